@@ -234,33 +234,34 @@ class EmbeddedServer:
 
     def _start(self, *, new_port: bool) -> None:
         deadline = time.monotonic() + self._timeout
-        while True:
-            if new_port:
-                self.port = _free_port()
-            self._configure()
-            self.pid = self._tell("start")
-            reply = b""
-            while self.pid and time.monotonic() < deadline:
-                reply = self._exchange("PING", timeout=deadline - time.monotonic())
-                if reply == b"+PONG\r\n":
-                    return
-                if reply and not reply.startswith(b"-LOADING"):
-                    break
-                time.sleep(0.001)
-                self.pid = self._tell(0)
-            what = (
-                "ended during its start"
-                if not self.pid
-                else f"answered PING with {reply!r}"
-                if reply
-                else f"did not answer within {self._timeout:g} s"
-            )
-            self.kill()
-            log = self._log_tail()
+        while trouble := self._launch(_free_port() if new_port else self.port):
             # Between the choice of a port and the server's bind, anybody may take it.
-            if "Address already in use" not in log or time.monotonic() > deadline:
-                raise EmbeddedServerError(f"{self.binary} {what}; its log ends:\n{log}")
+            if "Address already in use" not in trouble or time.monotonic() > deadline:
+                raise EmbeddedServerError(f"{self.binary} {trouble}")
             time.sleep(0.01)
+
+    def _launch(self, port: int) -> str:
+        """Start the server and wait for its first answer; return what went wrong, or nothing."""
+        deadline = time.monotonic() + self._timeout
+        trouble = f"did not answer within {self._timeout:g} s"
+        self.port = port
+        self._configure()
+        self.pid = self._tell("start")
+        while (left := deadline - time.monotonic()) > 0:
+            reply = self._exchange("PING", timeout=left)
+            if reply == b"+PONG\r\n":
+                return ""
+            if reply and not reply.startswith(b"-LOADING"):
+                trouble = f"answered PING with {reply!r}"
+                break
+            time.sleep(0.001)
+            self.pid = self._tell(0)
+            if not self.pid:
+                trouble = "ended during its start"
+                break
+        self.kill()
+        lines = (self._directory / "server.log").read_text(errors="replace").splitlines()
+        return "\n".join([f"{trouble}; its log ends:", *lines[-20:]])
 
     def _configure(self) -> None:
         settings = {
@@ -280,12 +281,6 @@ class EmbeddedServer:
         path = self._directory / "server.conf"
         path.touch(mode=0o600)
         path.write_text(text, "ascii")
-
-    def _log_tail(self) -> str:
-        lines = (self._directory / "server.log").read_text(errors="replace").splitlines()
-        log = "\n".join(lines[-20:])
-        # A configuration that the server refuses is quoted in its log.
-        return log.replace(_quoted(self.password), "...") if self.password else log
 
     def _exchange(self, *command: str, timeout: float) -> bytes:
         """Send a command over the unix socket; return its reply's first line, b"" for no answer."""

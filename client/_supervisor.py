@@ -37,7 +37,7 @@ def start(command: list[str]) -> int:
     if pid:
         return pid
     try:
-        log = os.open("server.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND)
+        log = os.open("server.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
         for stream, source in (0, os.open(os.devnull, os.O_RDONLY)), (1, log), (2, log):
             os.dup2(source, stream)
         die_with_parent()

@@ -7,6 +7,7 @@ shares no line with the code under test. Package `client` is loaded only to find
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import socket
 from importlib.util import find_spec
@@ -69,9 +70,9 @@ def _packaged(package: str, program: str) -> str:
 
 
 def leftovers(parent: int) -> list[str]:
-    """Return what the servers that a process started left: directories, and processes in them."""
+    """Return what is there of a process's servers: private directories, and processes in them."""
     private = f"resp-client-{parent}-"
-    found = [str(path) for path in Path(gettempdir()).iterdir() if path.name.startswith(private)]
+    found = [str(path) for path in Path(gettempdir()).glob(f"{private}*")]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             directory = str((process / "cwd").readlink())
@@ -153,6 +154,10 @@ class Wire:
             return {self.read(): self.read() for _ in range(number)}
         elements = [self.read() for _ in range(number)]
         return WirePush(elements) if kind == b">" else elements
+
+    def quiet(self, seconds: float) -> bool:
+        """Return whether nothing arrives for so long."""
+        return not select.select([self._socket], [], [], seconds)[0]
 
     def close(self) -> None:
         """Close the connection."""
