@@ -1,11 +1,6 @@
 """The commands of the servers, as their own COMMAND tells them. Generated; do not edit.
 
-Made by `python scripts/generate_commands.py` from, newest first:
-
-    Valkey 9.1.2
-    Valkey 8.1.8
-    Redis 7.0.15
-    Redis 6.2.5
+`python scripts/generate_commands.py` makes it, by asking the servers below.
 
 A row is a command's flags, its arity (the name counts; below zero: at least so many), and a word
 for each place that holds keys. A word is the access (RO, RW, OW: overwrites, RM: removes) and the
@@ -15,6 +10,14 @@ word, looked for from index 6 on; `STREAMS@1..half` the first half of what follo
 """
 
 from typing import Final
+
+# The newest first: what it says of a command stands.
+SERVERS: Final = (
+    "Valkey 9.1.2",
+    "Valkey 8.1.8",
+    "Redis 7.0.15",
+    "Redis 6.2.5",
+)
 
 COMMANDS: Final[dict[bytes, str]] = {
     b"ACL": "container -2",

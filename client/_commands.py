@@ -29,7 +29,10 @@ _REFUSED: Final = (
     ("MEMORY OBJECT", "shows how the value is stored, and no change of that is announced"),
     ("TOUCH", "is sent for its effect on the server's eviction, which a cached reply has not"),
     ("PFCOUNT", "may rewrite its key, to remember the count"),
-    ("EVAL_RO EVALSHA_RO FCALL_RO", "may read keys it did not declare, and its code may change"),
+    (
+        "EVAL EVALSHA FCALL EVAL_RO EVALSHA_RO FCALL_RO",
+        "may read keys it did not declare, by code that may change",
+    ),
     ("STRALGO", "does not say in COMMAND where its keys are; from Redis 7.0 on it is LCS"),
 )
 
@@ -69,15 +72,19 @@ def why_not_cacheable(command: Sequence[bytes]) -> str | None:
         return None
     if found is not None:
         return f"{found.name} {verdict}"
-    return f"{b' '.join(command[:2])[:40].decode('ascii', 'backslashreplace')!r} {verdict}"
+    # Only the words of a name: in an unknown command any argument may be a password.
+    contained = bool(command) and _find_spelling(command[0]) is not None
+    name = b" ".join(command[: 1 + contained])[:40]
+    return f"{name.decode('ascii', 'backslashreplace')!r} {verdict}"
 
 
 def written_keys(command: Sequence[bytes]) -> tuple[bytes, ...] | None:
     """Give the keys that a command may change, as on the wire.
 
-    Empty if it changes none, None if it may change any key. Of a script these are the keys that it
-    declares, and `is_script` tells that there may be more. Keys that are only read, such as the
-    sources of ZUNIONSTORE, are not among them.
+    Empty if it changes none, None if it may change any key. Keys that are only read, such as the
+    sources of ZUNIONSTORE, are not among them. Of a script these are the keys that it declares, and
+    `is_script` tells that there may be more. A key may change in another db too (MOVE, COPY), and
+    after MULTI it changes with EXEC.
     """
     found = find_command(command)
     if found is None or found.changes_anything:
@@ -225,7 +232,7 @@ class Command:
         self.changes_nothing: Final = not self.changes_anything and not any(
             spec.writes for spec in self.keys
         )
-        self.writes_one: Final = len(specs) == 1 and specs[0] in {"RW:1", "OW:1"}
+        self.writes_one: Final = len(specs) == 1 and specs[0] in {"RW:1", "OW:1", "RM:1"}
 
     def __repr__(self) -> str:
         return f"<Command {self.name}: {COMMANDS[self.name.encode()]}>"
@@ -237,9 +244,9 @@ class Command:
             if container in names.split():
                 return reason
         if "write" in self.flags:
-            return "writes"
+            return "is a write, so the server does not track its keys"
         if not self.read_only:
-            return "does not read keys"
+            return "is not flagged as a read"
         if not self.keys:
             return "names no key by which its reply could be invalidated"
         return None

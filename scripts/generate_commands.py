@@ -232,17 +232,15 @@ def merge(newer: Mapping[str, Row], older: Mapping[str, Row]) -> dict[str, Row]:
 
 def render(rows: Mapping[str, Row], servers: Sequence[str]) -> str:
     """Write the module's text; the same rows and servers give the same text."""
-    header = HEADER.format(servers="\n".join(f"    {name}" for name in servers))
-    lines = (f'    b"{name}": "{row}",' for name, row in sorted(rows.items()))
-    return "\n".join((header, *lines, "}", ""))
+    names = "".join(f'    "{name}",\n' for name in servers)
+    lines = "".join(f'    b"{name}": "{row}",\n' for name, row in sorted(rows.items()))
+    return HEADER.format(servers=names, rows=lines)
 
 
 HEADER: Final = '''\
 """The commands of the servers, as their own COMMAND tells them. Generated; do not edit.
 
-Made by `python scripts/generate_commands.py` from, newest first:
-
-{servers}
+`python scripts/generate_commands.py` makes it, by asking the servers below.
 
 A row is a command's flags, its arity (the name counts; below zero: at least so many), and a word
 for each place that holds keys. A word is the access (RO, RW, OW: overwrites, RM: removes) and the
@@ -253,7 +251,13 @@ word, looked for from index 6 on; `STREAMS@1..half` the first half of what follo
 
 from typing import Final
 
-COMMANDS: Final[dict[bytes, str]] = {{'''
+# The newest first: what it says of a command stands.
+SERVERS: Final = (
+{servers})
+
+COMMANDS: Final[dict[bytes, str]] = {{
+{rows}}}
+'''
 
 
 def main() -> int:
