@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from contextlib import ExitStack, closing
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Protocol
 
 import hypothesis
@@ -46,6 +47,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "binary" in metafunc.fixturenames:
         ids = [binary.name if binary else "no-server" for binary in _binaries()]
         metafunc.parametrize("binary", _binaries(), ids=ids, indirect=True)
+
+
+def pytest_report_header() -> list[str]:
+    """Say what is tested: the working tree, or a package that was built from it."""
+    specs = map(find_spec, ("resp", "client"))
+    return [f"{spec.name}: {spec.origin}" for spec in specs if spec]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say on which servers, if any test asked for one."""
+    if _binaries.cache_info().currsize:
+        names = [f"{binary.name} ({binary.path})" for binary in _binaries() if binary]
+        terminalreporter.write_line(f"servers: {', '.join(names) or 'none'}")
 
 
 @pytest.fixture

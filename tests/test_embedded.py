@@ -382,8 +382,8 @@ def test_a_terminals_interrupt_is_for_the_program_and_not_for_the_server() -> No
     with start_program(
         """
         with embedded() as server:
-            print(server.pid, flush=True)
             try:
+                print(server.pid, flush=True)
                 time.sleep(60)
             except KeyboardInterrupt:
                 server.pause()  # the supervisor still carries out commands,
@@ -419,8 +419,7 @@ def test_an_interrupt_at_any_moment_of_the_start_leaves_nothing() -> None:
         print(interrupted)
         """
     ) as run:
-        out, err = run.communicate(timeout=PATIENCE)
-        assert err == ""
+        out, _ = run.communicate(timeout=PATIENCE)  # an interrupted destructor may complain
         assert int(out) > 5
         wait_until(lambda: leftovers(run.pid) == [])
 
