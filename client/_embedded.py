@@ -30,6 +30,8 @@ no server binary found; any one of these brings one:
 # A sockaddr_un holds 108 bytes on Linux and 104 on macOS and the BSDs, one of them the final NUL.
 MAX_TEMP = 103 - len("/resp-client-4194304-01234567/socket")
 
+PATIENCE = 30.0  # seconds for the supervisor, which has next to nothing to do
+
 
 def embedded(
     *,
@@ -187,7 +189,7 @@ class EmbeddedServer:
         supervisor.stdout.close()
         if not mine:
             supervisor.poll()  # a forked child's copy: this only marks it as done with
-        elif supervisor.wait(self._timeout) != 0 and self.unix_path:
+        elif supervisor.wait(PATIENCE) != 0 and self.unix_path:
             # Somebody killed the supervisor. On Linux the server went with it.
             from shutil import rmtree
 
@@ -226,8 +228,8 @@ class EmbeddedServer:
         assert answers is not None
         waiting = poll()  # not select(): a load test has more than 1024 files open
         waiting.register(answers, POLLIN)
-        if not waiting.poll(self._timeout * 1000):
-            raise EmbeddedServerError(f"no word from the supervisor within {self._timeout:g} s")
+        if not waiting.poll(PATIENCE * 1000):
+            raise EmbeddedServerError(f"no word from the supervisor within {PATIENCE:g} s")
         if line := answers.readline():
             return os.fsdecode(line.rstrip(b"\n"))
         raise EmbeddedServerError(f"the supervisor ({self._supervisor.args!r}) has ended")
