@@ -149,7 +149,9 @@ class Wire:
             return None
         if kind in b"$=!":
             text = self._file.read(number + 2)[:-2]
-            return {b"$": text, b"=": text[4:], b"!": WireError(text.decode())}[kind]
+            if kind == b"!":
+                return WireError(text.decode())
+            return text[4:] if kind == b"=" else text
         if kind == b"%":
             return {self.read(): self.read() for _ in range(number)}
         elements = [self.read() for _ in range(number)]
