@@ -1,0 +1,217 @@
+"""Where to connect and as whom: a URL and keywords, validated once, before anything is sent.
+
+An `Options` is immutable and safe to print. Refusals name the option and what was expected of
+it; they never repeat the URL or a value from it, because a mistyped URL may show a password in
+any of its parts.
+"""
+
+from __future__ import annotations
+
+from codecs import lookup
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+if TYPE_CHECKING:
+    from ssl import SSLContext
+    from typing import Self
+
+_URL_FORMS = (
+    "redis://[user[:password]@]host[:port][/db], rediss://… for TLS, "
+    "or unix://[user[:password]@]/path?db=0"
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """Everything one connection needs to know.
+
+    Attributes:
+        host, port: the TCP address; unused with `unix_path`.
+        unix_path: the path of a unix socket, or None for TCP.
+        db: the database to SELECT, 0 or more.
+        username, password: credentials; a password alone belongs to the user "default".
+        protocol: 3, 2, or None for 3 with a fall-back to 2.
+        encoding, errors: how replies become `str`; None leaves them `bytes`.
+        client_name: what CLIENT SETNAME tells the server.
+        timeout: seconds for one whole call, handshake included; None waits for ever.
+        connect_timeout: seconds for the transport to come up.
+        ssl: True for verified TLS, an `ssl.SSLContext` of one's own, or None for none.
+        max_bulk: the longest bulk reply that is accepted, in bytes.
+    """
+
+    host: str = "localhost"
+    port: int = 6379
+    unix_path: str | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    protocol: Literal[2, 3] | None = None
+    encoding: str | None = None
+    errors: str = "strict"
+    client_name: str | None = None
+    timeout: float | None = 5.0
+    connect_timeout: float | None = 5.0
+    ssl: bool | SSLContext | None = None
+    # proto-max-bulk-len's default, redis.conf of 6.2 to 8.1.
+    max_bulk: int = 512 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense.
+
+        Raises:
+            ValueError: an option is out of its range or contradicts another.
+            TypeError: an option is of the wrong type.
+            LookupError: the encoding is unknown.
+        """
+        check_int("port", self.port, 1, 65535)
+        check_int("db", self.db, 0, 2**31 - 1)
+        check_int("max_bulk", self.max_bulk, 1, 2**63 - 1)
+        for name in ("host", "errors"):
+            if not isinstance(getattr(self, name), str):
+                raise TypeError(f"{name} takes a str, not {type(getattr(self, name)).__name__}")
+        for name in ("unix_path", "username", "password", "encoding", "client_name"):
+            value = getattr(self, name)
+            if not isinstance(value, str | None):
+                raise TypeError(f"{name} takes a str or None, not {type(value).__name__}")
+        for name in ("timeout", "connect_timeout"):
+            check_seconds(name, getattr(self, name))
+        if self.protocol is not None and (
+            type(self.protocol) is not int or self.protocol not in (2, 3)
+        ):
+            raise ValueError(f"protocol is 2, 3 or None, not {self.protocol!r}")
+        if self.username is not None and self.password is None:
+            raise ValueError("a username needs a password as well (an empty one is a password)")
+        if not self.host and self.unix_path is None:
+            raise ValueError("host is empty")
+        if self.encoding is not None:
+            lookup(self.encoding)
+        if self.client_name is not None and (
+            not self.client_name or any(not "!" <= letter <= "~" for letter in self.client_name)
+        ):
+            # CLIENT SETNAME refuses anything outside the printable ASCII range, Redis 6.2 to 8.1.
+            raise ValueError("client_name takes printable ASCII without spaces")
+        if self.unix_path is not None and self.ssl:
+            raise ValueError("TLS over a unix socket is not supported: drop ssl or the unix path")
+
+    @classmethod
+    def from_url(cls, url: str, **keywords: Any) -> Self:
+        """Read the options from a URL; a keyword that is given wins over the URL's part.
+
+        Args:
+            url: `redis://`, `rediss://` or `unix://`. Reserved characters in user names,
+                passwords and paths are percent-encoded. The query may set `db`, `protocol`,
+                `encoding`, `client_name`, `timeout` and `connect_timeout`.
+            **keywords: any attribute of this class.
+
+        Raises:
+            ValueError: the URL or an option makes no sense.
+            TypeError: a keyword is unknown or of the wrong type.
+        """
+        known = {f.name for f in fields(cls)}
+        unknown = sorted(set(keywords) - known)
+        if unknown:
+            raise TypeError(
+                f"unknown option {unknown[0]!r}; options are {', '.join(sorted(known))}"
+            )
+        found = _read_url(url)
+        if found.get("ssl") and keywords.get("ssl") is False:
+            raise ValueError("rediss:// asks for TLS and ssl=False refuses it")
+        found.update({name: value for name, value in keywords.items() if value is not None})
+        # None is a value of its own for these: "no time-out".
+        found.update(
+            {n: None for n in ("timeout", "connect_timeout") if keywords.get(n, 0) is None}
+        )
+        return cls(**found)
+
+    def replace(self, **changes: Any) -> Self:
+        """Give these options with some changed."""
+        return replace(self, **changes)
+
+    @property
+    def address(self) -> str:
+        """The peer, as messages show it: `host:port` or the socket's path."""
+        if self.unix_path is not None:
+            return self.unix_path
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def check_int(name: str, value: object, least: int, most: int) -> None:
+    """Refuse what is no int from `least` to `most`, naming the option."""
+    if type(value) is not int:
+        raise TypeError(f"{name} takes an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        raise ValueError(f"{name} takes {least} to {most}, not {value}")
+
+
+def check_seconds(name: str, value: object) -> None:
+    """Refuse what is neither None nor a positive, finite number of seconds."""
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise TypeError(f"{name} takes seconds or None, not {type(value).__name__}")
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{name} takes a positive, finite number of seconds, not {value}")
+
+
+def _read_url(url: str) -> dict[str, Any]:
+    """Take a URL apart; its parts go on to `Options`, which judges their values."""
+    if not isinstance(url, str):
+        raise TypeError(f"a URL is a str, not {type(url).__name__}")
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        # The standard library's own messages quote the network location, password included.
+        raise ValueError(
+            f"expected {_URL_FORMS}; the host or port of this URL can't be read "
+            "(a password with reserved characters must be percent-encoded)"
+        ) from None
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        raise ValueError(f"expected {_URL_FORMS}; this URL has another scheme")
+    if "@" in parts.path or "@" in parts.query or parts.fragment:
+        raise ValueError(
+            "an @ after the host, or a #: characters reserved in URLs must be percent-encoded "
+            "in a user name, password or path"
+        )
+    found: dict[str, Any] = {}
+    if parts.username:
+        found["username"] = unquote(parts.username, errors="strict")
+    if parts.password is not None:
+        found["password"] = unquote(parts.password, errors="strict")
+    if parts.scheme == "unix":
+        if not parts.path or host:
+            raise ValueError(f"expected {_URL_FORMS}; a unix URL has an absolute path and no host")
+        found["unix_path"] = unquote(parts.path)
+    else:
+        if host:
+            found["host"] = unquote(host)
+        if port is not None:
+            found["port"] = port
+        if parts.scheme == "rediss":
+            found["ssl"] = True
+        if parts.path.strip("/"):
+            found["db"] = _number("the path, a database,", parts.path.strip("/"), int)
+    for name, text in parse_qsl(parts.query, keep_blank_values=True):
+        if name not in _FROM_QUERY:
+            raise ValueError(f"a URL's query may set {', '.join(_FROM_QUERY)}, and nothing else")
+        kind = _FROM_QUERY[name]
+        found[name] = text if kind is str else _number(f"{name} in the query", text, kind)
+    return found
+
+
+_FROM_QUERY: dict[str, type] = {
+    "db": int,
+    "protocol": int,
+    "encoding": str,
+    "client_name": str,
+    "timeout": float,
+    "connect_timeout": float,
+}
+
+
+def _number(where: str, text: str, kind: type) -> Any:
+    # int() and float() take "1_0", " 1" and "+1", which nobody means in a URL.
+    if not text.isascii() or not text.replace(".", "", 1 if kind is float else 0).isdigit():
+        raise ValueError(f"{where} must be a number")
+    return kind(text)

@@ -1,0 +1,134 @@
+"""CLIENT TRACKING in the server's own words, and what the server would refuse or silently mute.
+
+Every rule is checked here, before a byte is sent: servers up to 2024 answer an overlap of
+prefixes with *two* replies, which would put the connection out of step, and answer OK to
+set-ups that will never deliver anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+INVALIDATE_CHANNEL = b"__redis__:invalidate"
+
+
+@dataclass(frozen=True, slots=True, init=False)
+class Tracking:
+    """How the server is asked to keep this client's cache right.
+
+    Attributes:
+        bcast: be told of every changed key (under the prefixes), read here before or not.
+        prefixes: with `bcast`, the prefixes to be told of; none means all keys. A key outside
+            them is never cached.
+        optin: only `Client.cached` is tracked and cached (CLIENT CACHING YES).
+        optout: `Client.uncached` is not tracked (CLIENT CACHING NO).
+        noloop: the server does not announce this connection's own writes. In default mode such a
+            write also ends the key's registration without a word (Redis 6.0 to 8.1), so it is
+            only allowed with a cache, which drops the keys of its own writes itself.
+        listener: "dedicated", a second connection for the notifications; "inline", pushes on the
+            data connection (RESP3); None, the front end's default.
+    """
+
+    bcast: bool = False
+    prefixes: tuple[bytes, ...] = ()
+    optin: bool = False
+    optout: bool = False
+    noloop: bool = False
+    listener: Literal["inline", "dedicated"] | None = None
+
+    def __init__(
+        self,
+        bcast: bool = False,
+        prefixes: Iterable[str | bytes] = (),
+        optin: bool = False,
+        optout: bool = False,
+        noloop: bool = False,
+        listener: Literal["inline", "dedicated"] | None = None,
+    ) -> None:
+        """Take the options and refuse what the server refuses or mutes.
+
+        Raises:
+            ValueError: the combination makes no sense; the message says why.
+            TypeError: `prefixes` is a single string, or holds something else than strings.
+        """
+        assign = object.__setattr__  # the dataclass is frozen
+        for name, value in {
+            "bcast": bcast,
+            "optin": optin,
+            "optout": optout,
+            "noloop": noloop,
+        }.items():
+            if not isinstance(value, bool):
+                raise TypeError(f"{name} takes a bool, not {type(value).__name__}")
+            assign(self, name, value)
+        assign(self, "prefixes", _check_prefixes(prefixes))
+        if listener not in (None, "inline", "dedicated"):
+            raise ValueError(f'listener is "inline", "dedicated" or None, not {listener!r}')
+        assign(self, "listener", listener)
+        if self.prefixes and not bcast:
+            raise ValueError("prefixes need bcast=True: the server takes PREFIX only with BCAST")
+        if bcast and (optin or optout):
+            raise ValueError(
+                "bcast excludes optin and optout: broadcasting tells of every key, read or not"
+            )
+        if optin and optout:
+            raise ValueError("optin and optout exclude each other")
+
+    def check_protocol(self, protocol: int) -> None:
+        """Refuse what this protocol can't carry.
+
+        Raises:
+            ValueError: inline in RESP2. The server would answer OK and deliver nothing.
+        """
+        if protocol == 2 and self.listener == "inline":
+            raise ValueError(
+                "inline tracking needs RESP3: in RESP2 the server answers OK and never sends an "
+                'invalidation; use listener="dedicated"'
+            )
+
+    def command(self, redirect: int | None = None) -> tuple[bytes | int, ...]:
+        """Give the CLIENT TRACKING ON command, redirected to a client id if one is given."""
+        words: list[bytes | int] = [b"CLIENT", b"TRACKING", b"ON"]
+        if redirect is not None:
+            words += (b"REDIRECT", redirect)
+        for prefix in self.prefixes:
+            words += (b"PREFIX", prefix)
+        for name in ("bcast", "optin", "optout", "noloop"):
+            if getattr(self, name):
+                words.append(name.upper().encode())
+        return tuple(words)
+
+    @property
+    def on_listener(self) -> bool:
+        """Whether the dedicated connection tracks for all, and the data connections need not.
+
+        BCAST on k connections means k copies of each message, so one has it. With NOLOOP the
+        writer has to be the tracking connection, or nothing would be left out.
+        """
+        return self.bcast and not self.noloop
+
+    def covers(self, keys: Iterable[bytes]) -> bool:
+        """Tell whether a change of any of these keys would be announced."""
+        return not self.prefixes or all(key.startswith(self.prefixes) for key in keys)
+
+
+def _check_prefixes(prefixes: Iterable[str | bytes]) -> tuple[bytes, ...]:
+    if isinstance(prefixes, str | bytes):
+        raise TypeError("prefixes takes a sequence of prefixes, not a single one")
+    raw = []
+    for prefix in prefixes:
+        if not isinstance(prefix, str | bytes):
+            raise TypeError(f"a prefix is a str or bytes, not {type(prefix).__name__}")
+        raw.append(prefix.encode() if isinstance(prefix, str) else bytes(prefix))
+    # In sorted order a prefix stands right before the first that it begins, if there is one.
+    ordered = sorted(raw)
+    for shorter, longer in pairwise(ordered):
+        if longer.startswith(shorter):
+            raise ValueError(
+                f"prefixes overlap: {shorter!r} and {longer!r}; the server refuses them, and "
+                "servers up to 2024 then answer twice"
+            )
+    return tuple(raw)
