@@ -1,0 +1,177 @@
+"""The conversations that bring a connection up: who we are, in which protocol, what is tracked.
+
+A conversation is a generator. It yields a batch of commands for one round trip and is sent the
+list of their replies, errors included; what it returns is its result. It never waits and never
+touches a socket, so the blocking and the asyncio front end each drive it in a few lines.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
+
+from ._errors import HandshakeError, NoAuthError, TrackingRefused, WrongPassError
+from ._options import Options
+from ._resp import ReplyError
+from ._session import Word
+from ._tracking import INVALIDATE_CHANNEL, Tracking
+
+T = TypeVar("T")
+Batch: TypeAlias = "list[tuple[Word, ...]]"
+Conversation: TypeAlias = Generator[Batch, list[Any], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What the handshake learned.
+
+    Attributes:
+        protocol: 2 or 3, what both sides speak from now on.
+        id: the connection's CLIENT ID, or None where the server would not tell.
+        server: HELLO's map, with `str` keys; {"proto": 2} where HELLO is unknown.
+    """
+
+    protocol: int
+    id: int | None
+    server: dict[str, Any]
+
+
+# A refusal with one of these codes is about us or about now, not about the command HELLO:
+# asking again in RESP2 would get the same answer. (Redis 6.0 to 7.4, Valkey 8.1.)
+_FINAL = frozenset(("NOAUTH", "WRONGPASS", "LOADING", "MASTERDOWN", "BUSY", "DENIED"))
+
+
+def handshake(options: Options) -> Conversation[Greeting]:
+    """Introduce ourselves: HELLO with AUTH and SETNAME, or AUTH, SETNAME and CLIENT ID; SELECT.
+
+    HELLO exists since Redis 6.0. Older servers, proxies and users without the permission refuse
+    it; then RESP2 without it will do, unless `options.protocol` is 3.
+
+    Raises:
+        NoAuthError, WrongPassError: the credentials are missing or wrong.
+        HandshakeError: another refusal. Neither message shows the credentials, even where the
+            server's own error repeats them (Redis before 7.0 quotes an unknown command's
+            arguments).
+    """
+    hello: list[Word] = ["HELLO", options.protocol or 3]
+    if options.password is not None:
+        hello += ["AUTH", options.username or "default", options.password]
+    if options.client_name is not None:
+        hello += ["SETNAME", options.client_name]
+    (reply,) = yield [tuple(hello)]
+    if isinstance(reply, ReplyError):
+        if reply.code in _FINAL:
+            raise _refusal(options, "HELLO", reply)
+        if options.protocol == 3:
+            raise HandshakeError(
+                "protocol=3 was asked for and the server refuses HELLO 3: "
+                f"{scrub(options, str(reply))}"
+            )
+        greeting = yield from _classic_handshake(options)
+    else:
+        greeting = _read_hello(reply)
+    if options.db:
+        (reply,) = yield [("SELECT", options.db)]
+        if isinstance(reply, ReplyError):
+            raise _refusal(options, "SELECT", reply)
+    return greeting
+
+
+def _classic_handshake(options: Options) -> Conversation[Greeting]:
+    batch: Batch = []
+    if options.password is not None:
+        user = () if options.username is None else (options.username,)
+        batch.append(("AUTH", *user, options.password))
+    if options.client_name is not None:
+        batch.append(("CLIENT", "SETNAME", options.client_name))
+    # Asked for its number, and for the NOAUTH that a server in want of a password answers.
+    batch.append(("CLIENT", "ID"))
+    replies = yield batch
+    for command, reply in zip(batch[:-1], replies[:-1], strict=True):
+        if isinstance(reply, ReplyError):
+            raise _refusal(options, str(command[0]), reply)
+    client_id = replies[-1]
+    if isinstance(client_id, ReplyError):
+        if client_id.code in _FINAL:
+            raise _refusal(options, "CLIENT ID", client_id)
+        client_id = None
+    return Greeting(2, client_id, {"proto": 2})
+
+
+def _read_hello(reply: Any) -> Greeting:
+    if isinstance(reply, list) and len(reply) % 2 == 0:
+        reply = dict(zip(reply[::2], reply[1::2], strict=True))
+    if not isinstance(reply, dict):
+        raise HandshakeError(f"expected a map in answer to HELLO, found {type(reply).__name__}")
+    server = {_text(key): _text(value) for key, value in reply.items()}
+    if server.get("proto") not in (2, 3) or type(server.get("id")) is not int:
+        raise HandshakeError("HELLO's map holds no valid proto and id")
+    return Greeting(server["proto"], server["id"], server)
+
+
+def _text(value: Any) -> Any:
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value
+
+
+def _refusal(options: Options, step: str, reply: ReplyError) -> HandshakeError:
+    text = scrub(options, str(reply))
+    if reply.code == "NOAUTH":
+        return NoAuthError(text)
+    # Redis 5 says ERR to a wrong password, Redis 6 and later WRONGPASS.
+    if reply.code == "WRONGPASS" or (step == "AUTH" and "invalid password" in text):
+        return WrongPassError(text)
+    return HandshakeError(f"the server refuses {step}: {text}")
+
+
+def scrub(options: Options, text: str) -> str:
+    """Take the credentials out of a server's error."""
+    # Redis quotes the arguments of a command it does not know, cut at 128 bytes: a long password
+    # would show its beginning, which no search for the whole of it would find.
+    text = text.partition("with args beginning with")[0].rstrip(", ")
+    return text.replace(options.password, "***") if options.password else text
+
+
+def track(tracking: Tracking, redirect: int | None = None) -> Conversation[None]:
+    """Turn tracking on, for this connection or for the one whose id is `redirect`.
+
+    Raises:
+        TrackingRefused: the server or its ACL does not allow it.
+    """
+    (reply,) = yield [tracking.command(redirect)]
+    if isinstance(reply, ReplyError):
+        raise TrackingRefused(f"the server refuses CLIENT TRACKING: {reply}")
+
+
+def listen(tracking: Tracking, greeting: Greeting) -> Conversation[None]:
+    """Make a connection the one that hears of invalidations.
+
+    In RESP3 they come as pushes to whoever is the target; in RESP2 only to a subscriber of
+    `__redis__:invalidate`. A subscriber in RESP2 may send no CLIENT command, so what there is to
+    track on this connection is turned on first, redirected to itself in RESP2.
+
+    Raises:
+        TrackingRefused: as `track`, or the subscription is refused, or the id is unknown.
+    """
+    if greeting.id is None:
+        raise TrackingRefused("the server does not tell CLIENT ID, which REDIRECT needs")
+    if tracking.on_listener:
+        yield from track(tracking, greeting.id if greeting.protocol == 2 else None)
+    if greeting.protocol == 2:
+        (reply,) = yield [("SUBSCRIBE", INVALIDATE_CHANNEL)]
+        if isinstance(reply, ReplyError):
+            raise TrackingRefused(f"the server refuses SUBSCRIBE: {reply}")
+
+
+def announced_keys(push: Sequence[Any]) -> tuple[bytes, ...] | None:
+    """Read an invalidation: the raw keys, or None for all of them.
+
+    Takes the RESP3 push `[invalidate, keys]` and the RESP2 message
+    `[message, __redis__:invalidate, keys]`. The null of a flush comes in either dialect's
+    spelling (tracking.c, Redis 6.2 to 8). What can't be read is taken for a flush: dropping too
+    much is slow, dropping too little is wrong.
+    """
+    keys = push[-1] if len(push) > 1 else None
+    if isinstance(keys, list) and all(isinstance(key, bytes) for key in keys):
+        return tuple(keys)
+    return None

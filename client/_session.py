@@ -1,0 +1,349 @@
+"""One connection's state, without a socket: what to send, whose reply this is, what was pushed.
+
+A session turns commands into bytes and the server's bytes into results, one result per command,
+in order. Whatever the server pushes (RESP3 `>` frames, RESP2 messages of a subscriber) goes to
+`on_push` in stream order and is never mistaken for a reply. What can't be matched any more is
+an error for good: the owner of the session closes the connection.
+
+It does no I/O, so that a blocking socket, an event loop and a simulation can all drive it:
+write what `send` returns, pass what arrives to `receive`, count the results.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from enum import Enum
+from typing import Any, TypeAlias
+
+from ._errors import CommandRefused, UnexpectedReply
+from ._resp import Parser, Push, ReplyError, encode_command, encode_commands
+
+Word: TypeAlias = bytes | bytearray | memoryview | str | int | float
+"""What an argument of a command may be; a `bool` or None is refused by the encoder."""
+
+Trace: TypeAlias = Callable[[str, str, object], None]
+"""Called with a connection's name, a direction ("sent" or "received") and a decoded frame."""
+
+
+class Role(Enum):
+    """What a command does to the matching of replies, or to the state of its connection."""
+
+    PLAIN = "one reply, nothing else"
+    SUBSCRIBE = "confirmed once per channel; in RESP3 by pushes, and without a reply"
+    HELLO = "may change the protocol"
+    RESET = "back to RESP2, unsubscribed, untracked, database 0"
+    UNMATCHABLE = "answers without end, or not at all"
+    STATE = "changes the state of its connection"
+
+
+_ROLES = {
+    **dict.fromkeys(
+        ("SUBSCRIBE", "PSUBSCRIBE", "SSUBSCRIBE", "UNSUBSCRIBE", "PUNSUBSCRIBE", "SUNSUBSCRIBE"),
+        Role.SUBSCRIBE,
+    ),
+    "HELLO": Role.HELLO,
+    "RESET": Role.RESET,
+    **dict.fromkeys(("MONITOR", "SYNC", "PSYNC"), Role.UNMATCHABLE),
+    **dict.fromkeys(
+        [
+            "AUTH",
+            "SELECT",
+            "QUIT",
+            "MULTI",
+            "EXEC",
+            "DISCARD",
+            "WATCH",
+            "UNWATCH",
+            "ASKING",
+            "READONLY",
+            "READWRITE",
+        ],
+        Role.STATE,
+    ),
+    **dict.fromkeys(("ASKING", "READONLY", "READWRITE"), Role.STATE),
+}
+_CLIENT_ROLES = {
+    "REPLY": Role.UNMATCHABLE,
+    **dict.fromkeys(("TRACKING", "CACHING", "SETNAME", "NO-EVICT", "NO-TOUCH", "CAPA"), Role.STATE),
+}
+
+# A spelling's role is looked up once. The bound is against a caller who sends endless spellings.
+_MEMO_SIZE = 1024
+_memo: dict[object, Role] = {}
+
+
+def role(command: Sequence[Word]) -> Role:
+    """Tell what a command does to its connection, by its name in any spelling."""
+    name = command[0] if command else b""
+    if isinstance(name, bytearray | memoryview):
+        name = bytes(name)
+    found = _memo.get(name)
+    if found is None:
+        found = _ROLES.get(_upper(name), Role.PLAIN)
+        if len(_memo) < _MEMO_SIZE:
+            _memo[name] = found
+    if found is Role.PLAIN and len(command) > 1 and len(name) == 6 and _upper(name) == "CLIENT":  # type: ignore[arg-type]
+        return _CLIENT_ROLES.get(_upper(command[1]), Role.PLAIN)
+    return found
+
+
+def _upper(word: object) -> str:
+    if isinstance(word, bytes | bytearray | memoryview):
+        return bytes(word).decode("latin-1").upper()
+    return word.upper() if isinstance(word, str) else str(word)
+
+
+_MESSAGES = frozenset(("message", "pmessage", "smessage"))
+_CONFIRMATIONS = frozenset(name.lower() for name, r in _ROLES.items() if r is Role.SUBSCRIBE)
+
+
+class _Awaited:
+    """A command in flight whose reply needs more than being handed over."""
+
+    __slots__ = ("confirmations", "index", "kind", "role")
+
+    def __init__(self, index: int, command_role: Role, command: Sequence[Word]) -> None:
+        self.index = index
+        self.role = command_role
+        self.kind = _upper(command[0]).lower()
+        # Without arguments UNSUBSCRIBE names what is subscribed when the server reads it: the
+        # number is known once this command is the oldest in flight.
+        self.confirmations: int | None = len(command) - 1 or None
+
+
+class Session:
+    """The protocol state of one connection.
+
+    Args:
+        on_push: called with each `Push`, in stream order, between the results it stands between.
+            It must not raise.
+        encoding, errors: as of `resp.Parser`. Pushes of RESP3 stay bytes all the same, because
+            an invalidation names raw keys.
+        max_bulk: the longest bulk reply accepted, in bytes.
+        trace: told of every frame, decoded, with credentials struck out; `name` says whose.
+    """
+
+    __slots__ = (
+        "_awaited",
+        "_parser",
+        "_received",
+        "_sent",
+        "_trace",
+        "name",
+        "on_push",
+        "protocol",
+        "subscriptions",
+    )
+
+    def __init__(
+        self,
+        *,
+        on_push: Callable[[Push], None],
+        encoding: str | None = None,
+        errors: str = "strict",
+        max_bulk: int = 512 * 1024 * 1024,
+        trace: Trace | None = None,
+        name: str = "connection",
+    ) -> None:
+        self._parser = Parser(encoding=encoding, errors=errors, max_bulk=max_bulk, raw_pushes=True)
+        self._sent = 0
+        self._received = 0
+        self._awaited: deque[_Awaited] = deque()
+        self._trace = trace
+        self.name = name
+        self.on_push = on_push
+        self.protocol = 2
+        self.subscriptions: dict[str, set[bytes]] = {}
+
+    @property
+    def owed(self) -> int:
+        """How many results the server still owes."""
+        return self._sent - self._received
+
+    def send(self, *command: Word) -> bytes:
+        """Give the bytes of one command, whose result `receive` will return in its turn.
+
+        Raises:
+            TypeError, ValueError: an argument that a command can't carry; nothing is owed then.
+            CommandRefused: a command whose replies can't be matched (MONITOR, CLIENT REPLY).
+        """
+        data = encode_command(*command)
+        self._account(command)
+        return data
+
+    def send_many(self, commands: Sequence[Sequence[Word]]) -> bytes:
+        """Give the bytes of several commands, as `send` for each. All are refused or none."""
+        data = encode_commands(commands)
+        for command in commands:
+            if role(command) is Role.UNMATCHABLE:
+                _refuse(command)
+        for command in commands:
+            self._account(command)
+        return data
+
+    def _account(self, command: Sequence[Word]) -> None:
+        command_role = role(command)
+        if command_role is not Role.PLAIN and command_role is not Role.STATE:
+            if command_role is Role.UNMATCHABLE:
+                _refuse(command)
+            self._awaited.append(_Awaited(self._sent, command_role, command))
+        self._sent += 1
+        if self._trace is not None:
+            self._trace(self.name, "sent", redact(command))
+
+    def receive(self, data: bytes | bytearray | memoryview) -> list[Any]:
+        """Take bytes from the server and give the results they complete, oldest first.
+
+        A `ReplyError` is a result like any other, and so is the `UnicodeDecodeError` of a reply
+        that `encoding` does not fit. The result of a SUBSCRIBE or UNSUBSCRIBE is the number of
+        channels and patterns subscribed after it, once its last confirmation is here.
+
+        Raises:
+            ProtocolError: the bytes are no RESP. What was complete before them has been
+                returned by an earlier call, or by this one, and then `failure` is set.
+            UnexpectedReply: more replies than commands.
+        """
+        values = self._parser.feed_all(data)
+        if self._trace is not None:
+            for value in values:
+                self._trace(self.name, "received", value)
+        if not self._awaited and not self.subscriptions:
+            for value in values:
+                if type(value) is Push:
+                    break
+            else:  # the usual case: nothing but replies
+                self._received += len(values)
+                if self._received > self._sent:
+                    raise self._unexpected(values[-1])
+                return values
+        results: list[Any] = []
+        for value in values:
+            if type(value) is Push:
+                self._take_push(value, results)
+            elif self.protocol == 2 and (message := self._as_push(value)) is not None:
+                self._take_push(message, results)
+            else:
+                self._take_reply(value, results)
+        return results
+
+    @property
+    def failure(self) -> Exception | None:
+        """What the server's bytes broke, if they did: nothing more will be understood."""
+        return self._parser.error
+
+    def _take_reply(self, value: Any, results: list[Any]) -> None:
+        if self._received == self._sent:
+            raise self._unexpected(value)
+        awaited = self._oldest()
+        if awaited is not None:
+            refused = isinstance(value, ReplyError)
+            if awaited.role is Role.SUBSCRIBE and not refused:
+                raise self._unexpected(value)
+            self._awaited.popleft()
+            if awaited.role is Role.HELLO and not refused:
+                self.protocol = _protocol_of(value, self.protocol)
+            elif awaited.role is Role.RESET and not refused:
+                self.protocol = 2
+                self.subscriptions.clear()
+        self._received += 1
+        results.append(value)
+
+    def _take_push(self, push: Push, results: list[Any]) -> None:
+        kind = push.kind
+        if kind in _CONFIRMATIONS and len(push) == 3:
+            self._note_subscription(kind, push)
+            awaited = self._oldest()
+            if awaited is not None and awaited.kind == kind:
+                awaited.confirmations -= 1  # type: ignore[operator]
+                if awaited.confirmations == 0:
+                    self._awaited.popleft()
+                    self._received += 1
+                    results.append(push[2])
+        self.on_push(push)
+
+    def _oldest(self) -> _Awaited | None:
+        """Give the special command that is the oldest in flight, if it is a special one."""
+        if not self._awaited or self._awaited[0].index != self._received:
+            return None
+        awaited = self._awaited[0]
+        if awaited.role is Role.SUBSCRIBE and awaited.confirmations is None:
+            # One confirmation a channel; one that names none if there was none.
+            subscribed = self.subscriptions.get(_family(awaited.kind), ())
+            awaited.confirmations = len(subscribed) or 1
+        return awaited
+
+    def _as_push(self, value: Any) -> Push | None:
+        """Tell a RESP2 message or confirmation, an array like any other, from a reply."""
+        if type(value) is not list or not value:
+            return None
+        head = value[0]
+        kind = head.decode("latin-1") if isinstance(head, bytes) else head
+        awaited = self._oldest()
+        if kind in _CONFIRMATIONS and awaited is not None and awaited.role is Role.SUBSCRIBE:
+            return Push(value)
+        if self.subscriptions and kind in _MESSAGES | _CONFIRMATIONS:
+            return Push(value)
+        return None
+
+    def _note_subscription(self, kind: str, push: Push) -> None:
+        # Counted before the set changes: an argument-less UNSUBSCRIBE confirms each one of it.
+        self._oldest()
+        channel = push[1]
+        if channel is None:
+            return
+        family = _family(kind)
+        channels = self.subscriptions.setdefault(family, set())
+        name = channel.encode() if isinstance(channel, str) else bytes(channel)
+        if "un" in kind:
+            channels.discard(name)
+        else:
+            channels.add(name)
+        if not channels:
+            del self.subscriptions[family]
+
+    def _unexpected(self, value: object) -> UnexpectedReply:
+        return UnexpectedReply(
+            f"expected no further reply, found one of type {type(value).__name__}"
+            if self._received >= self._sent
+            else f"expected the confirmation of a subscription, found {type(value).__name__}"
+        )
+
+
+def _family(kind: str) -> str:
+    """Give the subscribing word of a confirmation: `punsubscribe` belongs to `psubscribe`."""
+    return kind.replace("unsub", "sub")
+
+
+def _protocol_of(hello: object, current: int) -> int:
+    """Read the protocol that HELLO's reply announces: a map in RESP3, a flat array in RESP2."""
+    if isinstance(hello, list):
+        hello = dict(zip(hello[::2], hello[1::2], strict=False)) if len(hello) % 2 == 0 else {}
+    if isinstance(hello, dict):
+        proto = hello.get(b"proto", hello.get("proto"))
+        if proto in (2, 3):
+            return int(proto)
+    return current
+
+
+def _refuse(command: Sequence[Word]) -> None:
+    words = " ".join(_upper(word) for word in command[:2] if _upper(command[0]) == "CLIENT")
+    raise CommandRefused(
+        f"{words or _upper(command[0])} is refused: the server's answers to what follows it "
+        "could not be matched with commands any more"
+    )
+
+
+def redact(command: Iterable[Word]) -> list[Word]:
+    """Give the command for a log, its credentials struck out."""
+    words = list(command)
+    names = [_upper(word) for word in words]
+    first = len(words)  # from here on all is struck out
+    if names[0] in ("AUTH", "MIGRATE"):
+        first = 1
+    elif names[:2] in (["ACL", "SETUSER"], ["CONFIG", "SET"]):
+        first = 2
+    elif names[0] == "HELLO" and "AUTH" in names[2:]:
+        first = names.index("AUTH", 2) + 1
+        return [*words[:first], "***", "***", *words[first + 2 :]]
+    return [*words[:first], *["***"] * len(words[first:])]
