@@ -1,0 +1,342 @@
+"""One blocking connection: a socket around a `Session`.
+
+A call writes its commands and reads until their results are complete, both at once where the
+kernel's buffers are too small for one after the other. Its time-out is a deadline for the whole
+call. Whatever leaves a call half done (time-out, interrupt, nonsense from the peer) closes the
+connection: one whose replies can't be matched is never used again.
+
+A connection is used by one thread at a time; `Client` is the thread-safe pool around it.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from ._errors import (
+    CommandTimeout,
+    ConnectError,
+    ConnectionClosed,
+    ConnectTimeout,
+)
+from ._handshake import Conversation, handshake, scrub
+from ._options import Options
+from ._resp import Push, ReplyError
+from ._session import Session, Trace, Word
+
+if TYPE_CHECKING:
+    from typing import Self
+
+T = TypeVar("T")
+
+_READ_SIZE = 64 * 1024
+# Pushes nobody reads are kept up to here; a peer that goes on pushing loses the connection.
+_MAX_UNREAD_PUSHES = 100_000
+
+
+class Connection:
+    """A connection of one's own, for what a pool can't do: subscribe, track, select.
+
+    It connects and shakes hands when it is made.
+
+    Args:
+        options: where to and as whom.
+        name: what `trace` is told.
+        trace: called as `trace(name, "sent" or "received", frame)`; credentials are struck out.
+
+    Attributes:
+        id: the server's CLIENT ID of this connection, or None where it would not tell.
+        server: HELLO's map.
+        closed: whether the connection is gone, whoever closed it.
+        pushes: what was pushed and not read yet, oldest first.
+
+    Raises:
+        ConnectError: no connection, or TLS failed.
+        HandshakeError: the server refused the handshake (NoAuthError, WrongPassError).
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        *,
+        name: str = "connection",
+        trace: Trace | None = None,
+    ) -> None:
+        self.options = options
+        self.closed = False
+        self.pushes: deque[Push] = deque()
+        self._session = Session(
+            on_push=self.take_push,
+            encoding=options.encoding,
+            errors=options.errors,
+            max_bulk=options.max_bulk,
+            trace=trace,
+            name=name,
+        )
+        self._socket = open_socket(options)
+        self._want_read: tuple[type[OSError], ...] = (BlockingIOError,)
+        self._want_write: tuple[type[OSError], ...] = (BlockingIOError,)
+        self._pending: Callable[[], int] | None = None
+        if options.ssl:
+            import ssl
+
+            self._want_read = (BlockingIOError, ssl.SSLWantReadError)
+            self._want_write = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+            self._pending = self._socket.pending  # type: ignore[attr-defined]
+        self._socket.setblocking(False)
+        self._readable = select.poll()
+        self._readable.register(self._socket, select.POLLIN)
+        self._either = select.poll()
+        self._either.register(self._socket, select.POLLIN | select.POLLOUT)
+        try:
+            greeting = self.converse(handshake(options))
+        except BaseException:
+            self.close()
+            raise
+        self.greeting = greeting
+        self.id = greeting.id
+        self.server = greeting.server
+
+    @property
+    def protocol(self) -> int:
+        """2 or 3: what is spoken now."""
+        return self._session.protocol
+
+    def execute(self, *command: Word) -> Any:
+        """Send one command and give its reply.
+
+        A SUBSCRIBE or UNSUBSCRIBE of any kind gives the number of subscriptions after it, once
+        it is confirmed, in both protocols.
+
+        Raises:
+            ReplyError: the server answered with an error.
+            CommandTimeout: no complete reply within `options.timeout`.
+            ConnectionClosed: the connection was lost, or had been.
+        """
+        self.drain()
+        (reply,) = self.roundtrip(command)
+        if isinstance(reply, ReplyError | UnicodeDecodeError):
+            raise reply
+        return reply
+
+    def execute_many(self, commands: Sequence[Sequence[Word]]) -> list[Any]:
+        """Send several commands at once and give their replies, errors in place."""
+        self.drain()
+        return self.roundtrip(*commands)
+
+    def roundtrip(self, *commands: Sequence[Word]) -> list[Any]:
+        """Do what `execute_many` does on a connection known to be drained."""
+        if len(commands) == 1:
+            return self._exchange(self._session.send(*commands[0]), 1)
+        return self._exchange(self._session.send_many(commands), len(commands))
+
+    def start(self, *command: Word) -> None:
+        """Send one short command without waiting; `drain` will give its reply."""
+        if self._write(memoryview(self._session.send(*command))) is not None:
+            self.close()
+            raise ConnectionClosed(f"{self.options.address} takes no more bytes")
+
+    def converse(self, conversation: Conversation[T]) -> T:
+        """Carry a conversation on to its end and give its result."""
+        try:
+            batch = next(conversation)
+            while True:
+                batch = conversation.send(self.roundtrip(*batch))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+
+    def read_push(self, timeout: float | None = None) -> Push | None:
+        """Give the oldest push not read yet, waiting up to `timeout` seconds for one.
+
+        Returns:
+            The push, or None if there was none in time; with 0 only what has arrived.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        self.drain()
+        while not self.pushes:
+            if not self._wait(self._readable, deadline):
+                return None
+            self.drain()
+        return self.pushes.popleft()
+
+    def drain(self) -> list[Any]:
+        """Read what has arrived, without waiting, and give the replies among it.
+
+        Done before a command is sent, it finds a connection that was lost while it was idle, and
+        a reply that nobody asked for before it can be taken for the command's.
+
+        Raises:
+            ConnectionClosed: the connection was lost, or a reply arrived that nobody asked for.
+            ProtocolError: what arrived is no RESP.
+        """
+        results: list[Any] = []
+        try:
+            self._check_open()
+            while self._wait(self._readable, 0.0):
+                data = self._read()
+                if data is None:
+                    break
+                results += self._session.receive(data)
+                if self._session.failure is not None:
+                    raise self._session.failure
+                self._check_pushes()
+        except BaseException:
+            self.close()
+            raise
+        return results
+
+    def _exchange(self, data: bytes, want: int) -> list[Any]:
+        timeout = self.options.timeout
+        deadline = None if timeout is None else time.monotonic() + timeout
+        results: list[Any] = []
+        try:
+            self._check_open()
+            unsent: memoryview | None = self._write(memoryview(data))
+            while unsent is not None or len(results) < want:
+                poll = self._readable if unsent is None else self._either
+                if not self._wait(poll, deadline):
+                    raise CommandTimeout(
+                        f"{len(results)} of {want} replies from {self.options.address} "
+                        f"within {timeout} s"
+                    )
+                if unsent is not None:
+                    unsent = self._write(unsent)
+                # One chunk, then the clock again: a peer that floods does not outrun the deadline.
+                chunk = self._read(results)
+                if chunk is not None:
+                    results += self._session.receive(chunk)
+                    if self._session.failure is not None:
+                        if len(results) < want:
+                            raise self._session.failure
+                        self.close()  # all is answered, and what follows is nonsense
+                    self._check_pushes()
+        except BaseException:
+            # The interrupt of a user is no different from an error here: replies are on their way.
+            self.close()
+            raise
+        return results
+
+    def _write(self, unsent: memoryview) -> memoryview | None:
+        """Send what the kernel takes; give the rest, or None if there is none."""
+        while unsent:
+            try:
+                unsent = unsent[self._socket.send(unsent) :]
+            except self._want_write:
+                return unsent
+            except OSError:
+                # The peer may have said why before it closed; reading will tell, or fail too.
+                return None
+        return None
+
+    def _read(self, results: Sequence[Any] = ()) -> bytes | None:
+        """Give what has arrived, or None if nothing has."""
+        try:
+            data = self._socket.recv(_READ_SIZE)
+        except self._want_read:
+            return None
+        except OSError as error:
+            raise ConnectionClosed(
+                f"the connection to {self.options.address} was lost: {error.strerror or error}"
+            ) from None
+        if not data:
+            last = results[-1] if results else None
+            why = f", after {scrub(self.options, str(last))!r}" * isinstance(last, ReplyError)
+            raise ConnectionClosed(f"{self.options.address} closed the connection{why}")
+        return data
+
+    def _wait(self, poll: select.poll, deadline: float | None) -> bool:
+        """Wait until the socket is ready; False if the deadline came first."""
+        if deadline is None:
+            left = None
+        elif deadline == 0.0:
+            left = 0
+        else:
+            # Rounded up to the milliseconds that poll counts in: the last one is no busy loop.
+            left = max(0, int((deadline - time.monotonic()) * 1000) + 1)
+            if not left:
+                return False
+        if self._pending is not None and self._pending():
+            return True  # TLS has decrypted more than was read: the kernel knows nothing of it
+        return bool(poll.poll(left))
+
+    def take_push(self, push: Push) -> None:
+        """Keep a push for `read_push`. A subclass may route it instead; it must not raise."""
+        self.pushes.append(push)
+
+    def _check_pushes(self) -> None:
+        if len(self.pushes) > _MAX_UNREAD_PUSHES:
+            raise ConnectionClosed(
+                f"{self.options.address} pushed more than {_MAX_UNREAD_PUSHES} frames that "
+                "nobody read"
+            )
+
+    def _check_open(self) -> None:
+        if self.closed:
+            raise ConnectionClosed(f"the connection to {self.options.address} is closed")
+
+    def fileno(self) -> int:
+        """Give the socket's descriptor, or -1 once it is closed."""
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        """Close the connection. What was in flight is given up."""
+        self.closed = True
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"RESP{self.protocol}"
+        return f"<{type(self).__name__} {self._session.name} to {self.options.address}, {state}>"
+
+
+def open_socket(options: Options) -> socket.socket:
+    """Connect a socket, TLS included.
+
+    Raises:
+        ConnectTimeout: no answer within `options.connect_timeout`.
+        ConnectError: the address can't be reached, or TLS was refused.
+    """
+    try:
+        if options.unix_path is not None:
+            sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            try:
+                sock.settimeout(options.connect_timeout)
+                sock.connect(options.unix_path)
+            except BaseException:
+                sock.close()
+                raise
+            return sock
+        sock = socket.create_connection((options.host, options.port), options.connect_timeout)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            return _wrap_tls(sock, options) if options.ssl else sock
+        except BaseException:
+            sock.close()
+            raise
+    except TimeoutError:
+        raise ConnectTimeout(
+            f"{options.address} did not accept a connection within {options.connect_timeout} s"
+        ) from None
+    except OSError as error:
+        raise ConnectError(
+            f"can't connect to {options.address}: {error.strerror or error}"
+        ) from error
+
+
+def _wrap_tls(sock: socket.socket, options: Options) -> socket.socket:
+    import ssl
+
+    context = options.ssl
+    if not isinstance(context, ssl.SSLContext):
+        context = ssl.create_default_context()  # verifies the chain and the name
+    return context.wrap_socket(sock, server_hostname=options.host)
