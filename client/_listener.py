@@ -1,0 +1,260 @@
+"""The dedicated invalidation connection of the blocking client.
+
+One thread blocks on a connection of its own, so that an idle process hears of a change within
+microseconds and a hit needs no system call. It owns the channel: it opens the cache when the
+notifications flow, proves by PING that they still do, and closes the cache, which drops
+everything, as soon as they may not.
+
+It also watches the data connections. The server forgets what a tracked connection has read when
+that connection ends, even while the target of the redirect lives on (Redis 6.2 to 8.1).
+"""
+
+from __future__ import annotations
+
+import random
+import select
+import socket
+import threading
+from typing import NamedTuple
+
+from ._cache import Cache
+from ._connection import Connection
+from ._errors import ClientError, ConnectionClosed, TrackingRefused
+from ._handshake import announced_keys, listen
+from ._options import Options
+from ._resp import Push, RespError
+from ._session import Trace
+from ._tracking import INVALIDATE_CHANNEL, Tracking
+
+# A link that goes dead without a word is noticed PING_INTERVAL + PING_TIMEOUT seconds after the
+# last proof of life at the latest, and no entry is served beyond that.
+PING_INTERVAL = 1.0
+PING_TIMEOUT = 1.5
+FRESHNESS = PING_INTERVAL + PING_TIMEOUT
+
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 2.0
+
+# Set on Linux and some BSDs only. Elsewhere POLLHUP alone tells of a peer that is gone for good.
+_HANGUP = getattr(select, "POLLRDHUP", 0)
+
+
+class Channel(NamedTuple):
+    """Where the data connections redirect to, and the cache's epoch for what they read."""
+
+    epoch: int
+    redirect: int
+
+
+class _Ear(Connection):
+    """The listening connection: its pushes go straight to the cache."""
+
+    def __init__(self, options: Options, cache: Cache, trace: Trace | None) -> None:
+        self._cache = cache
+        super().__init__(options, name="listener", trace=trace)
+
+    def take_push(self, push: Push) -> None:
+        if push.kind == "invalidate" or (
+            push.kind == "message" and len(push) == 3 and push[1] == INVALIDATE_CHANNEL
+        ):
+            self._cache.invalidate(announced_keys(push))
+
+
+class Listener:
+    """The listening thread and its connection, which it replaces when it is lost.
+
+    Args:
+        options: of the data connections; replies are read as bytes here, whatever they say.
+        tracking: what is listened for.
+        cache: the cache to keep right.
+        trace: told of the frames on the connection, under the name "listener".
+
+    Attributes:
+        channel: the open channel, or None while there is none.
+    """
+
+    def __init__(
+        self, options: Options, tracking: Tracking, cache: Cache, trace: Trace | None = None
+    ) -> None:
+        self._options = options.replace(encoding=None)
+        self._tracking = tracking
+        self._cache = cache
+        self._trace = trace
+        self._prepare()
+
+    def _prepare(self) -> None:
+        self.channel: Channel | None = None
+        self._lock = threading.Lock()
+        self._watched: dict[int, Connection] = {}
+        self._thread: threading.Thread | None = None
+        self._connection: _Ear | None = None
+        self._stopping = False
+        self._wake_read, self._wake_write = socket.socketpair()
+        self._wake_read.setblocking(False)
+        self._wake_write.setblocking(False)
+
+    def start(self) -> None:
+        """Open the channel and start the thread; does nothing if it runs.
+
+        A server that can't be reached now is tried again by the thread.
+
+        Raises:
+            TrackingRefused: the server will not have it; no thread is started.
+        """
+        with self._lock:
+            if self._thread is not None or self._stopping:
+                return
+            try:
+                self._open()
+            except TrackingRefused:
+                raise
+            except (ClientError, RespError, OSError) as error:
+                self._cache.close(f"no invalidation connection: {error}")
+            self._thread = threading.Thread(
+                target=self._run, name="resp-client listener", daemon=True
+            )
+            self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and its connection."""
+        with self._lock:
+            self._stopping = True
+            thread = self._thread
+        self._wake()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+        self._close("closed")
+        self._wake_read.close()
+        self._wake_write.close()
+
+    def after_fork(self) -> None:
+        """Forget, in a forked child, the thread that did not come along and its connection."""
+        if self._connection is not None:
+            self._connection.close()
+        self._wake_read.close()
+        self._wake_write.close()
+        self._prepare()
+
+    def watch(self, connection: Connection) -> None:
+        """Have a tracked data connection's end noticed, and its keys dropped, while it is idle."""
+        with self._lock:
+            self._watched[connection.fileno()] = connection
+        self._wake()
+
+    def unwatch(self, connection: Connection) -> None:
+        """Let a data connection go that is about to be closed."""
+        with self._lock:
+            self._watched = {fd: c for fd, c in self._watched.items() if c is not connection}
+        self._wake()
+
+    def _wake(self) -> None:
+        try:
+            self._wake_write.send(b"!")
+        except BlockingIOError:
+            pass  # it has been woken often enough
+        except OSError:
+            pass  # stopped meanwhile
+
+    def _open(self) -> None:
+        started = self._cache.clock()
+        connection = _Ear(self._options, self._cache, self._trace)
+        try:
+            connection.converse(listen(self._tracking, connection.greeting))
+        except BaseException:
+            connection.close()
+            raise
+        assert connection.id is not None  # or listen would have refused
+        self._connection = connection
+        self.channel = Channel(self._cache.open(started + FRESHNESS), connection.id)
+
+    def _close(self, reason: str) -> None:
+        # In this order: a reader that still sees the channel finds the cache closed to its epoch.
+        self.channel = None
+        self._cache.close(reason)
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _run(self) -> None:
+        delay = _FIRST_DELAY
+        while not self._stopping:
+            try:
+                if self._connection is None:
+                    self._open()
+                delay = _FIRST_DELAY
+                self._listen()
+            except (ClientError, RespError, OSError) as error:
+                if self._stopping:
+                    return
+                self._close(f"invalidation connection lost: {error}")
+                self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
+                delay = min(delay * 2, _LONGEST_DELAY)
+            except BaseException:
+                self._close("the listening thread failed")
+                raise
+
+    def _pause(self, seconds: float) -> None:
+        """Wait, but not for longer than until `stop`."""
+        poll = select.poll()
+        poll.register(self._wake_read, select.POLLIN)
+        until = self._cache.clock() + seconds
+        while not self._stopping and (left := until - self._cache.clock()) > 0:
+            if poll.poll(int(left * 1000) + 1):
+                self._swallow_wakes()
+
+    def _swallow_wakes(self) -> None:
+        try:
+            while self._wake_read.recv(4096):
+                pass
+        except BlockingIOError:
+            pass
+
+    def _listen(self) -> None:
+        """Hear and prove until the channel is lost, which is an exception, or `stop`."""
+        connection = self._connection
+        assert connection is not None
+        clock = self._cache.clock
+        poll, watched = self._poll_set(connection)
+        next_ping = clock()
+        pinged: float | None = None
+        while not self._stopping:
+            due = next_ping if pinged is None else pinged + PING_TIMEOUT
+            for fd, _ in poll.poll(max(0, int((due - clock()) * 1000) + 1)):
+                if fd == connection.fileno():
+                    # Everything that stood before the PONG has reached the cache by now.
+                    if connection.drain() and pinged is not None:
+                        self._cache.prove(pinged + FRESHNESS)
+                        pinged = None
+                elif fd == self._wake_read.fileno():
+                    self._swallow_wakes()
+                    poll, watched = self._poll_set(connection)
+                    break
+                elif fd in watched:
+                    self._data_connection_lost(fd, watched[fd])
+                    poll, watched = self._poll_set(connection)
+                    break
+            now = clock()
+            if pinged is None and now >= next_ping:
+                connection.start("PING")
+                pinged = now
+                next_ping = now + PING_INTERVAL
+            elif pinged is not None and now >= pinged + PING_TIMEOUT:
+                raise ConnectionClosed(f"no PONG within {PING_TIMEOUT} s")
+
+    def _poll_set(self, connection: Connection) -> tuple[select.poll, dict[int, Connection]]:
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        poll.register(self._wake_read, select.POLLIN)
+        with self._lock:
+            watched = dict(self._watched)
+        for fd in watched:
+            # Only its end is of interest: its replies belong to whoever uses it.
+            poll.register(fd, _HANGUP)
+        return poll, watched
+
+    def _data_connection_lost(self, fd: int, connection: Connection) -> None:
+        with self._lock:
+            if self._watched.get(fd) is not connection:
+                return  # let go meanwhile
+            del self._watched[fd]
+        self._cache.flush("data connection lost")
