@@ -172,7 +172,7 @@ class KeySpec:
 
     def _find_after_word(self, command: Sequence[bytes]) -> Sequence[bytes] | None:
         if not self.until:
-            # Of two STOREs servers obey the last, but report the first. So take both.
+            # Of two STOREs the last is obeyed, but 7.0 and 8.1 report GEORADIUS's first. Take both.
             return tuple(
                 command[index + 1]
                 for index in range(self.first, len(command) - 1)
@@ -295,7 +295,7 @@ _REFUSED_FORMS: Final[dict[str, Callable[[Sequence[bytes]], str | None]]] = {
 _records: Final[dict[bytes, Command]] = {}
 _spelled: Final[dict[bytes, Command]] = {}
 
-# Room for three spellings of every command there is; a name has 2 to the power of its length.
+# Room for a few spellings of every command; a name of n letters has 2 to the power of n.
 _MAX_SPELLINGS: Final = 1024
 
 
