@@ -134,8 +134,7 @@ def _rest_of_line(tape: _Tape, line: bytes, limit: int) -> Generator[None, None,
         if line:
             check_line(line, tape.taken - len(line), limit, complete=False)
         gathered = bytearray(line)
-        chunk = b""
-        while len(gathered) - 1 <= limit:
+        while True:
             while not tape.chunks:
                 yield
             chunk = tape.take()
@@ -143,6 +142,8 @@ def _rest_of_line(tape: _Tape, line: bytes, limit: int) -> Generator[None, None,
                 break
             gathered += chunk
             chunk = b""
+            if len(gathered) - 1 > limit:
+                break
         line = bytes(gathered) + chunk
         end = line.find(b"\r\n")
         if end >= 0:
@@ -267,11 +268,11 @@ def _grammar(
             if kind == TOP:
                 tape.delivered = base + position
             if position == len(buffer):
+                # Let go of what is read: the next chunk may be long in coming.
+                buffer, base, position = b"", tape.taken, 0
                 while not chunks:
                     yield
-                base = tape.taken
                 buffer = tape.take()
-                position = 0
                 continue
             buffer, end = yield from _rest_of_line(tape, buffer[position:], max_line)
             base = tape.taken - len(buffer)
