@@ -23,10 +23,10 @@ from ._errors import (
     ConnectionClosed,
     ConnectTimeout,
 )
-from ._handshake import Conversation, handshake, scrub
+from ._handshake import Conversation, handshake, scrub, unquoted
 from ._options import Options
 from ._resp import Push, ReplyError
-from ._session import Session, Trace, Word
+from ._session import Session, Trace, Word, redact
 
 if TYPE_CHECKING:
     from typing import Self
@@ -120,6 +120,9 @@ class Connection:
         self.drain()
         (reply,) = self.roundtrip(command)
         if isinstance(reply, ReplyError | UnicodeDecodeError):
+            if isinstance(reply, ReplyError) and "***" in redact(command):
+                # Redis quotes what it does not understand; of this command that is a secret.
+                raise ReplyError(unquoted(str(reply)))
             raise reply
         return reply
 

@@ -126,10 +126,17 @@ def _refusal(options: Options, step: str, reply: ReplyError) -> HandshakeError:
 
 def scrub(options: Options, text: str) -> str:
     """Take the credentials out of a server's error."""
-    # Redis quotes the arguments of a command it does not know, cut at 128 bytes: a long password
-    # would show its beginning, which no search for the whole of it would find.
-    text = text.partition("with args beginning with")[0].rstrip(", ")
+    text = unquoted(text)
     return text.replace(options.password, "***") if options.password else text
+
+
+def unquoted(text: str) -> str:
+    """Take out the arguments that Redis quotes of a command it does not know.
+
+    It cuts them at 128 bytes, so a long password would show its beginning, which no search for
+    the whole of it would find.
+    """
+    return text.partition("with args beginning with")[0].rstrip(", ")
 
 
 def track(tracking: Tracking, redirect: int | None = None) -> Conversation[None]:

@@ -288,6 +288,19 @@ def test_hello_unknown_falls_back(any_server: object) -> None:
     assert asked[1:3] == [[b"AUTH", b"pw"], [b"CLIENT", b"ID"]]
 
 
+def test_error_of_a_command_with_a_secret_does_not_quote_it() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.command()
+        peer.send(b"-ERR unknown command `AUTH`, with args beginning with: `hunter2`, \r\n")
+        peer.command()
+
+    with ScriptedServer(script) as server, open_connection(server.url) as connection:
+        with pytest.raises(ReplyError, match="unknown command `AUTH`") as caught:
+            connection.execute("AUTH", "hunter2")
+        assert "hunter2" not in str(caught.value)
+
+
 def test_repr_names_peer_and_no_credentials(any_server: client.EmbeddedServer) -> None:
     with open_connection(any_server.url) as connection:
         assert repr(connection) == f"<Connection connection to 127.0.0.1:{any_server.port}, RESP3>"
