@@ -305,13 +305,13 @@ class Client:
         # 1 == 1.0 == True: only strings are their own wire form, and equal only to themselves.
         plain = all(type(word) is str or type(word) is bytes for word in command)
         place = tuple(command) if plain else encode_command(*command)
+        if not plain and not self._inline and (value := cache.get(place)) is not MISS:
+            return value
         connection = self._take()
         try:
-            if self._inline or not plain:
-                # Inline, the connection was drained just now; before that a hit proves nothing.
-                value = cache.get(place)
-                if value is not MISS:
-                    return value
+            # Inline, the connection was drained just now; before that a hit proves nothing.
+            if self._inline and (value := cache.get(place)) is not MISS:
+                return value
             epoch = self._arm(connection)
             reservation = cache.reserve(place, keys, epoch)
             try:
@@ -612,9 +612,12 @@ os.register_at_fork(after_in_child=_after_fork_in_child)
 
 def _words(command: Sequence[Word]) -> Sequence[bytes]:
     """Give a command's arguments as the server will see them."""
-    words = [word.encode() if type(word) is str else word for word in command]
-    if all(type(word) is bytes for word in words):
-        return words  # type: ignore[return-value]
+    try:
+        words = [word.encode() if type(word) is str else word for word in command]
+        if all(type(word) is bytes for word in words):
+            return words  # type: ignore[return-value]
+    except UnicodeEncodeError:
+        pass  # the encoder's own error names the argument
     return parse(encode_command(*command))  # type: ignore[no-any-return]
 
 

@@ -213,6 +213,22 @@ def test_str_bytes_and_int_spellings_of_a_key_are_all_dropped(reader: Reader) ->
         reader.sees(b"new", "GET", key)
 
 
+def test_numbers_are_arguments_like_their_text_and_true_is_none(reader: Reader) -> None:
+    # As keys of a dict 1, 1.0 and True are one.
+    reader.other("RPUSH", "k:l", "a", "b", "c")
+    assert reader.read("LRANGE", "k:l", 0, 1) == [b"a", b"b"]
+    assert reader.hit("LRANGE", "k:l", 0, 1) == [b"a", b"b"]
+    with pytest.raises(TypeError, match="argument"):
+        reader.read("LRANGE", "k:l", False, True)
+    with pytest.raises(ReplyError, match="not an integer"):
+        reader.read("LRANGE", "k:l", 0.5, 1)
+
+
+def test_text_that_can_not_be_sent_is_refused_by_its_place(reader: Reader) -> None:
+    with pytest.raises(ValueError, match="argument 1"):
+        reader.read("GET", "k:\udcff")
+
+
 def test_error_reply_leaves_nothing_that_blocks(reader: Reader) -> None:
     reader.other("RPUSH", "k:l", "a")
     for _ in range(3):
