@@ -40,19 +40,26 @@ def encode_command(*args: Argument) -> bytes:
     return b"".join(parts)
 
 
-def encode_commands(commands: Iterable[Sequence[Argument]]) -> bytes:
+def encode_commands(commands: Iterable[Iterable[Argument]]) -> bytes:
     """Return a pipeline: every command as `encode_command` writes it, back to back.
 
     Errors are the same, and name the command by its index as well.
     """
     parts: list[bytes | bytearray] = []
     for index, command in enumerate(commands):
-        if isinstance(command, (str, bytes, bytearray, memoryview)):
-            # Each of its letters would be an argument.
-            kind = type(command).__name__
-            raise TypeError(f"command {index} is a {kind}; expected a sequence of arguments")
+        if not isinstance(command, (tuple, list)):
+            command = _arguments(command, index)
         _append_command(parts, command, index)
     return b"".join(parts)
+
+
+def _arguments(command: Iterable[Argument], index: int) -> tuple[Argument, ...]:
+    """Return the arguments of a command that is neither tuple nor list."""
+    # Of a string each letter would be an argument.
+    if isinstance(command, (str, bytes, bytearray, memoryview)) or not hasattr(command, "__iter__"):
+        kind = type(command).__name__
+        raise TypeError(f"command {index} is of type {kind}; expected a sequence of arguments")
+    return tuple(command)
 
 
 def _append_command(
@@ -124,8 +131,8 @@ def encode(value: Any, *, protocol: int = 3) -> bytes:
     the array of its keys and values, a set and a push as an array, and attributes not at all.
 
     `parse(encode(value))` is the value again, wherever the protocol can say it. Any other type is
-    a TypeError that says where it is; a container that contains itself, or text with a lone
-    surrogate, is a ValueError.
+    a TypeError that says where it is; a container inside itself, a push inside one (in RESP3), or
+    text with a lone surrogate, is a ValueError.
     """
     if protocol not in (2, 3):
         raise ValueError(f"protocol must be 2 or 3, and is {protocol!r}")
@@ -141,8 +148,17 @@ def encode(value: Any, *, protocol: int = 3) -> bytes:
             begun[0] += 1
             try:
                 header, children = (_resp3 if protocol == 3 else _resp2)(element)
-            except (TypeError, ValueError) as error:
-                raise type(error)(f"{error}{_path(stack, begun)}") from None
+            except TypeError as error:
+                raise TypeError(f"{error}{_path(stack, begun)}") from None
+            except ValueError as error:
+                raise ValueError(f"{error}{_path(stack, begun)}") from None
+            if (
+                protocol == 3
+                and isinstance(element, Push)
+                and not _alone(element, stack, container)
+            ):
+                where = _path(stack, begun)
+                raise ValueError(f"a push stands by itself, in no container{where}")
             parts.append(header)
             if children is not None:
                 if id(element) in inside:
@@ -157,6 +173,20 @@ def encode(value: Any, *, protocol: int = 3) -> bytes:
                 return b"".join(parts)
             inside.discard(id(container))
             container, elements, begun = stack.pop()
+
+
+def _alone(
+    push: object, stack: list[tuple[object, Iterator[Any], list[int]]], container: object
+) -> bool:
+    """Tell whether a push is all there is, but for attributes around it.
+
+    A server may send one between two elements, but it would not be one of them.
+    """
+    for around in (container, *(outer for outer, _, _ in reversed(stack))):
+        if around is not None and not (isinstance(around, Attributed) and around.value is push):
+            return False
+        push = around
+    return True
 
 
 def _path(stack: list[tuple[object, Iterator[Any], list[int]]], begun: list[int]) -> str:

@@ -61,7 +61,7 @@ def parse_length(content: bytes, offset: int, name: str) -> int:
     """Return the length of a bulk or an aggregate: decimal digits and nothing else."""
     # bytes.isdigit() is ASCII only. 20 digits are more than any limit of lengths.
     if not content.isdigit() or len(content) > 20:
-        raise refusal(f"the length of {name}", shown(content), offset)
+        raise refusal(f"a length for this {name}", shown(content), offset)
     return int(content)
 
 

@@ -108,7 +108,7 @@ MISSING: Final = object()
 class _Tape:
     """What a parser and its grammar share: chunks in, values out, and how far both have come."""
 
-    __slots__ = ("chunks", "delivered", "fed", "single", "taken", "values")
+    __slots__ = ("chunks", "delivered", "fed", "interrupted", "single", "taken", "values")
 
     def __init__(self) -> None:
         self.chunks: deque[bytes] = deque()  # fed, not yet taken by the grammar
@@ -117,6 +117,7 @@ class _Tape:
         self.fed = 0  # bytes ever fed
         self.taken = 0  # bytes of them that the grammar took: its buffer ends here
         self.delivered = 0  # bytes of them that are part of complete values
+        self.interrupted = -1  # where the first push began that stood inside a reply
 
     def take(self) -> bytes:
         """Return the next chunk."""
@@ -212,13 +213,13 @@ def _streamed_string(
         check_line(line, offset, max_line, complete=True)
         if line[0] != CHUNK:
             raise refusal("a chunk of the streamed string", shown(line[:1]), offset)
-        length = parse_length(line[1:], offset, "a chunk")
+        length = parse_length(line[1:], offset, NAMES[CHUNK])
         total += length
         if total > max_bulk:
-            raise refusal(f"a string of at most {max_bulk} bytes", f"{total} or more", offset)
+            raise refusal(f"a bulk of at most {max_bulk} bytes", f"{total} or more", offset)
         if not length:
             return b"".join(parts), buffer, end + 2
-        part, buffer, position = yield from _payload(tape, buffer, end + 2, length, "chunk")
+        part, buffer, position = yield from _payload(tape, buffer, end + 2, length, NAMES[CHUNK])
         parts.append(part)
 
 
@@ -380,7 +381,9 @@ def _grammar(
             else:
                 if kind == TOP:
                     tape.delivered = base + position
-                value, buffer, behind = yield from _payload(tape, buffer, behind, length, "bulk")
+                value, buffer, behind = yield from _payload(
+                    tape, buffer, behind, length, NAMES[BULK_STRING]
+                )
                 base = tape.taken - len(buffer)
         position = behind
 
@@ -444,6 +447,8 @@ def _grammar(
                     kind, items, remaining, ending, frozen, text, start = stack.pop()
                 values.append(failed or value)
                 tape.delivered = delivered + base + position - began
+                if kind != TOP and tape.interrupted < 0:
+                    tape.interrupted = began
                 if tape.single:
                     yield
                 break
@@ -494,7 +499,8 @@ class Parser:
         max_line: int = MAX_LINE,
     ) -> None:
         if encoding is not None:
-            b"".decode(encoding)  # LookupError, also where the codec isn't one of text
+            # LookupError, also for a codec that is not of text. Of no bytes Python would not ask.
+            str(b"0000", encoding, "replace")
         lookup_error(errors)
         limits = {
             "max_depth": max_depth,
@@ -622,22 +628,20 @@ class Parser:
         return ProtocolError(str(self._error), self._error.offset)
 
 
-def parse(
-    data: Buffer,
-    **options: Any,
-) -> Any:
-    """Return the one value that the bytes are, no more and no less; a push counts as a value.
+def parse(data: Buffer, **options: Any) -> Any:
+    """Return the one value that the bytes are, no more and no less; a push is one too.
 
-    Takes the options of `Parser`. Too few bytes, or any behind the value, are a `ProtocolError`.
+    Takes the options of `Parser`. Too few bytes, any behind the value, or a push inside it are a
+    `ProtocolError`; text that can't be decoded is a UnicodeDecodeError.
     """
     parser = Parser(**options)
     parser.feed(data)
     value = parser.parse()
-    rest = parser.pending
+    tape = parser._tape
     if value is NEED_DATA:
-        raise ProtocolError(f"expected a complete value, found only {rest} bytes of it", rest)
-    if rest:
-        size = memoryview(data).nbytes
-        expected = f"expected nothing behind the first value, found {rest} bytes"
-        raise ProtocolError(f"{expected} at offset {size - rest}", size - rest)
+        raise refusal("a complete value", f"only {tape.fed} bytes of it, ending", tape.fed)
+    if tape.interrupted >= 0:
+        raise refusal("one value", "a push inside it", tape.interrupted)
+    if parser.pending:
+        raise refusal("one value", f"{parser.pending} bytes more", tape.delivered)
     return value

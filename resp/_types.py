@@ -106,6 +106,8 @@ class Verbatim:
         """Return bytes or str, as the text is. A format of any other length is a ValueError."""
         if len(format) != 3 or max(format) > "\xff":
             raise ValueError(f"expected a format of three bytes, found {format!r}")
+        if not isinstance(text, (str, bytes)):
+            raise TypeError(f"expected text as str or bytes, found {type(text).__name__}")
         kind: type[Verbatim] = cls
         if cls is Verbatim:
             kind = VerbatimStr if isinstance(text, str) else VerbatimBytes
