@@ -13,7 +13,9 @@ ROOT = Path(__file__).parent.parent
 BLOCKS = [
     pytest.param(block, id=f"{path.name}-{number}")
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-    for number, block in enumerate(re.findall(r"```python\n(.*?)```", path.read_text(), re.S), 1)
+    for number, block in enumerate(
+        re.findall(r"```python\n(.*?)```", path.read_text(), re.DOTALL), 1
+    )
 ]
 
 
@@ -31,5 +33,5 @@ def test_block_runs(block: str) -> None:
 
 def test_makefile_has_the_commands_that_the_readme_names() -> None:
     named = set(re.findall(r"\bmake ([a-z]+)", (ROOT / "README.md").read_text()))
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"demo", "test"} <= named <= targets
