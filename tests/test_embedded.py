@@ -384,7 +384,9 @@ def test_a_terminals_interrupt_is_for_the_program_and_not_for_the_server() -> No
         with embedded() as server:
             try:
                 print(server.pid, flush=True)
-                time.sleep(60)
+                # A signal right before a long sleep would be handled only after it.
+                while True:
+                    time.sleep(0.01)
             except KeyboardInterrupt:
                 server.pause()  # the supervisor still carries out commands,
                 os.kill(server.pid, 0)  # and the server is still there
