@@ -85,8 +85,14 @@ SCALAR_NODES = st.one_of(
 )
 
 
+BULKS = st.lists(STRINGS.map(lambda data: Node("$", data)), min_size=5, max_size=30)
+
+
 def _aggregates(inner: st.SearchStrategy[Node]) -> st.SearchStrategy[Node]:
-    elements = st.lists(inner, max_size=3)
+    # A few of anything, or many bulks: parsers may take a run of them at once.
+    elements = st.lists(inner, max_size=3) | st.builds(
+        list.__add__, BULKS, st.lists(inner, max_size=1)
+    )
     pairs = st.lists(st.tuples(inner, inner), max_size=2)
     streamed = st.booleans()
     return st.one_of(
@@ -202,7 +208,7 @@ def streams(attributes: bool) -> st.SearchStrategy[Stream]:
             writer.delivered.append(writer.element(node, False))
         return Stream(writer.wire, writer.delivered)
 
-    return st.lists(NODES, min_size=1, max_size=3).map(write)
+    return (st.lists(NODES, min_size=1, max_size=3) | BULKS).map(write)
 
 
 def cuts() -> st.SearchStrategy[list[float]]:
@@ -227,7 +233,7 @@ LINES = [
 
 def options() -> st.SearchStrategy[dict[str, Any]]:
     """Return options of a parser, with limits that examples reach."""
-    small = st.sampled_from([0, 1, 2, 3, 5, 100])
+    small = st.sampled_from([0, 1, 2, 3, 5, 8, 20, 100, 2000])
     limits = dict.fromkeys(("max_depth", "max_bulk", "max_elements", "max_line"), small)
     flags = {"attributes": st.booleans(), "raw_pushes": st.booleans()}
     return st.fixed_dictionaries(

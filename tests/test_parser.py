@@ -524,9 +524,10 @@ def test_an_interrupt_spends_the_parser(codec: Codec) -> None:
     assert parser.feed_all(b"+a\r\n") == ["a"]
     with pytest.raises(KeyboardInterrupt):
         parser.feed_all(b"*2\r\n+\xff\r\n")
-    assert parser.error.offset == 4
-    with pytest.raises(ProtocolError, match="interrupted"):
-        parser.parse()
+    for call in (lambda: parser.feed_all(b":1\r\n"), parser.parse, lambda: parser.feed(b"")):
+        with pytest.raises(ProtocolError, match="interrupted") as caught:
+            call()
+        assert caught.value.offset == parser.error.offset == 4
 
 
 # Linear: counted, or so much of it that anything else would never end.

@@ -80,6 +80,19 @@ VALUES = {
     "array of arrays": Row(b"*2\r\n*2\r\n:1\r\n:2\r\n*1\r\n*0\r\n", [[[1, 2], [[]]]]),
     "error in an array": Row(b"*2\r\n-ERR no\r\n:1\r\n", [[ReplyError("ERR no"), 1]]),
     "as deep as allowed": Row(b"*1\r\n" * 3 + b":1\r\n", [[[[1]]]], {"max_depth": 3}),
+    "array of many bulks": Row(b"*50\r\n" + b"$2\r\nab\r\n" * 50, [[b"ab"] * 50]),
+    "many bulks": Row(b"$2\r\nab\r\n" * 50, [b"ab"] * 50),
+    "many bulks, and what looks like one": Row(
+        b"*9\r\n" + b"$2\r\nab\r\n" * 7 + b"$8\r\n$2\r\ncd\r\n\r\n$0\r\n\r\n",
+        [[b"ab"] * 7 + [b"$2\r\ncd\r\n", b""]],
+    ),
+    "many bulks, and something else": Row(
+        b"*9\r\n" + b"$2\r\nab\r\n" * 7 + b":1\r\n$2\r\ncd\r\n", [[b"ab"] * 7 + [1, b"cd"]]
+    ),
+    "many bulks of all lengths": Row(
+        b"*30\r\n" + b"".join(b"$%d\r\n%b\r\n" % (37 * i, b"x" * 37 * i) for i in range(30)),
+        [[b"x" * 37 * i for i in range(30)]],
+    ),
     # RESP3, "Null", "Booleans", "Doubles", "Big numbers"
     "null": Row(b"_\r\n", [None]),
     "true": Row(b"#t\r\n", [True]),
@@ -194,6 +207,10 @@ VALUES = {
     ),
     "push in a set": Row(b"~1\r\n>1\r\n*0\r\n*0\r\n", [Push([[]]), {()}]),
     "push in a key": Row(b"%1\r\n*1\r\n>1\r\n~0\r\n:1\r\n:2\r\n", [Push([set()]), {(1,): 2}]),
+    "push among many bulks": Row(
+        b"*9\r\n" + b"$1\r\na\r\n" * 7 + b">5\r\n" + b"$1\r\nb\r\n" * 7,
+        [Push([b"b"] * 5), [b"a"] * 7 + [b"b"] * 2],
+    ),
     "push in a stream": Row(b"*?\r\n>1\r\n+a\r\n:1\r\n>0\r\n.\r\n", [Push([b"a"]), Push(), [1]]),
     "push in a full stream": Row(
         b"*?\r\n:1\r\n>1\r\n:2\r\n.\r\n", [Push([2]), [1]], {"max_elements": 1}
@@ -230,6 +247,17 @@ VALUES = {
         b"$4\r\na\x00b\x00\r\n+OK\r\n", ["ab", "\u4b4f"], {"encoding": "utf-16-le"}
     ),
     "undecodable": Row(b"+a\r\n+\xff\r\n+b\r\n", ["a", Undecodable(b"\xff"), "b"], TEXT),
+    "many decoded": Row(b"*9\r\n" + b"$2\r\n\xc3\xa9\r\n" * 9, [["\xe9"] * 9], TEXT),
+    "undecodable among many": Row(
+        b"$2\r\nab\r\n" * 7 + b"$1\r\n\xff\r\n$1\r\nc\r\n",
+        ["ab"] * 7 + [Undecodable(b"\xff"), "c"],
+        TEXT,
+    ),
+    "undecodable among many in an array": Row(
+        b"*9\r\n" + b"$2\r\nab\r\n" * 7 + b"$1\r\n\xff\r\n$1\r\nc\r\n:1\r\n",
+        [Undecodable(b"\xff"), 1],
+        TEXT,
+    ),
     "undecodable in an array": Row(
         b"*3\r\n+a\r\n$2\r\n\xff\xfe\r\n$1\r\n\xfd\r\n:1\r\n", [Undecodable(b"\xff\xfe"), 1], TEXT
     ),
@@ -310,6 +338,9 @@ ERRORS = {
     "line too long for a remembered one": refused(
         b":12\r\n", "a line of at most 1 bytes", "a longer one", 0, max_line=1
     ),
+    "integer too long a line": refused(
+        b":123456789\r\n", "a line of at most 8 bytes", "a longer one", 0, max_line=8
+    ),
     "length too long a line": refused(
         b"$00\r\n", "a line of at most 1 bytes", "a longer one", 0, max_line=1
     ),
@@ -377,6 +408,19 @@ ERRORS = {
     "push too long": refused(b">3\r\n", "at most 2 elements in one push", "3", 0, max_elements=2),
     # What follows a bulk
     "bulk without trailer": refused(b"$5\r\nhelloXY", "CRLF after bulk of 5 bytes", 'b"XY"', 9),
+    "bulk without trailer among many": refused(
+        b"*20\r\n" + b"$1\r\na\r\n" * 15 + b"$1\r\nab\r\n" * 5,
+        "CRLF after bulk of 1 bytes",
+        r'b"b\r"',
+        115,
+    ),
+    "streamed array too long by many bulks": refused(
+        b"*?\r\n" + b"$1\r\na\r\n" * 30,
+        "at most 20 elements in one array",
+        "one more",
+        144,
+        max_elements=20,
+    ),
     "bulk longer than said": refused(
         b":1\r\n$2\r\nabc\r\n", "CRLF after bulk of 2 bytes", r'b"c\r"', 10, before=[1]
     ),
