@@ -70,7 +70,12 @@ def _append_command(
         raise ValueError(f"{which} has no arguments; expected its name at least")
     parts.append(b"*%d" % len(args))
     for index, argument in enumerate(args):
-        data = argument if type(argument) is bytes else _argument(args, index, command)
+        if type(argument) is bytes:
+            data: bytes | bytearray = argument
+        elif type(argument) is str and argument.isascii():
+            data = argument.encode()
+        else:
+            data = _argument(args, index, command)
         length = len(data)
         parts.append(HEADERS[length] if length < len(HEADERS) else b"\r\n$%d\r\n" % length)
         parts.append(data)
@@ -83,7 +88,7 @@ def _argument(args: Sequence[Argument], index: int, command: int | None) -> byte
     if isinstance(argument, str):
         surrogate = -1
         try:
-            return argument.encode()
+            return str.encode(argument)
         except UnicodeEncodeError as error:
             surrogate = error.start
         # Raised out here, so that not even the context holds the text.

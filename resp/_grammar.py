@@ -141,7 +141,7 @@ def _rest_of_line(tape: Tape, line: bytes, limit: int) -> Generator[None, None, 
             while not tape.chunks:
                 yield
             chunk = tape.take()
-            if not line or line.endswith(b"\r") or b"\r" in chunk or b"\n" in chunk:
+            if not line or line[-1] == CR or CR in chunk or LF in chunk:
                 break
             gathered += chunk
             chunk = b""
@@ -249,7 +249,9 @@ def whole_reply(data: bytes) -> Any:
 
     The usual answer to one command needs no grammar. Returns `MISSING` for all others.
     """
-    end = data.find(b"\r\n")
+    end = data.find(b"\r\n", 0, SHORT_LINE)
+    if end < 0:
+        return MISSING
     line = data[:end]
     length = LENGTHS.get(line)
     if length is not None:
@@ -258,7 +260,7 @@ def whole_reply(data: bytes) -> Any:
     elif end + 2 == len(data):
         if line in KNOWN:
             return KNOWN[line]
-        if data[0] == INTEGER and end <= SHORT_LINE and line[1:].isdigit():
+        if data[0] == INTEGER and line[1:].isdigit():
             return int(line[1:])
     return MISSING
 
@@ -312,7 +314,7 @@ def grammar(
     failure: UnicodeError | None = None
     scopes: list[tuple[UnicodeError | None, int]] = []
 
-    # After how many bulks a run of them is looked for, how many if there is none, and how far.
+    # After how many bulks a run of them is looked for, that number if there is none, and how far.
     patience, penalty, window = 0, 0, FIRST_WINDOW
 
     value: Any
@@ -323,7 +325,7 @@ def grammar(
             if kind == TOP:
                 tape.delivered = tape.taken - len(buffer) + position
             if position == len(buffer):
-                buffer = b""  # let go of it: the next chunk may be long in coming
+                buffer, value = b"", None  # let go: the next chunk may be long in coming
                 while not chunks:
                     yield
                 base, position = tape.taken, 0
@@ -456,25 +458,27 @@ def grammar(
             remaining -= 1
 
             if length is not None and memo:
-                # Bulks come in runs. Where one was not found, the next is not looked for at once.
+                # Bulks come in runs. Where there was none the next is not looked for at once, or
+                # the same bytes would be split again and again.
                 patience -= 1
                 most = remaining if kind != TOP else 0 if tape.single else window
                 if patience < 0 and most > 3 and failure is None:
-                    bulks, behind = _run_of_bulks(buffer, position, min(window, 64 * most), most)
+                    reach = min(window, 64 * most)
+                    bulks, behind = _run_of_bulks(buffer, position, reach, most)
                     run: list[Any] = bulks
-                    try:
-                        if text:
+                    if text:
+                        try:
                             run = [*map(decode, bulks)]
-                        items += run
-                        position = behind
-                        remaining -= len(run) if kind != TOP else 0
-                    except UnicodeError:
-                        run = []  # one by one, to fail the right one
-                    if len(run) > 3:
-                        penalty, window = 0, min(2 * window, LAST_WINDOW)
+                        except UnicodeError:
+                            run, behind = [], position  # one by one, to fail the right one
+                    items += run
+                    remaining -= len(run) if kind != TOP else 0
+                    if len(run) == most or 2 * (behind - position) >= reach:
+                        patience, penalty, window = 0, 0, min(2 * window, LAST_WINDOW)
                     else:
-                        penalty, window = min(2 * penalty + 1, MOST_PATIENCE), FIRST_WINDOW
-                    patience = penalty
+                        penalty = min(2 * penalty + 1, MOST_PATIENCE)
+                        patience, window = penalty, FIRST_WINDOW
+                    position = behind
 
         # Close what is complete.
         while not remaining:

@@ -46,7 +46,8 @@ class Parser:
     An unknown encoding or error handler is a LookupError, a negative limit a ValueError.
 
     A push is delivered as soon as it is complete, before the reply that it interrupts. A push
-    within a push, or within an attribute, likewise comes first and by itself.
+    within a push, or within an attribute, likewise comes first and by itself. Attributes belong to
+    what immediately follows, even to a push; two in a row stand one around the other.
 
     After a `ProtocolError` the parser is spent: every call that would read raises the same again.
     """

@@ -1,8 +1,9 @@
 """The type bytes, and what Python has no word for: pushes, verbatim strings, attributes.
 
 Everything else becomes what Python already has. The container never depends on its content: an
-array is a list, a map a dict, a set a set, and what cannot be hashed is frozen where it stands as
-a key or a member.
+array is a list, a map a dict, a set a set. What cannot be hashed is frozen where it stands as a key
+or a member: a list to a tuple, a set to a frozenset, a dict to a tuple of pairs. Equal keys and
+members fall together as in any dict or set, where 1 == 1.0 == True.
 """
 
 from __future__ import annotations

@@ -384,6 +384,18 @@ def test_a_parser_leaves_no_reference_cycle(codec: Codec) -> None:
         gc.enable()
 
 
+@with_every_codec
+@pytest.mark.parametrize("wire", [b"*1\r\n*0\r\n", b"%0\r\n", b">1\r\n:1\r\n", b"$5\r\nhello\r\n"])
+def test_a_value_handed_out_is_not_held(codec: Codec, wire: bytes) -> None:
+    parser = codec.Parser()
+    [value] = parser.feed_all(wire[:3]) + parser.feed_all(wire[3:])
+    assert sys.getrefcount(value) == 2
+    parser.feed(wire)
+    value = parser.parse()
+    assert parser.parse() is NEED_DATA
+    assert sys.getrefcount(value) == 2
+
+
 # Options.
 
 
