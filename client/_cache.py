@@ -16,10 +16,11 @@ from __future__ import annotations
 import sys
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
-from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from threading import Condition, Lock
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from ._eviction import Node, Sieve
 
@@ -44,10 +45,12 @@ MISS = _Miss()
 # An entry may take this share of `max_bytes` at most: one huge value must not empty the cache.
 _LARGEST_SHARE = 8
 # What an entry costs beside its key and value: the object, its rows in the entries and the index.
-# Measured with tracemalloc at 100,000 entries on CPython 3.11; see `make bench`'s memory figures.
-_ENTRY_OVERHEAD = 280
+# Measured with tracemalloc at 100,000 entries on CPython 3.11 (`tests/test_cache.py` holds it).
+_ENTRY_OVERHEAD = 290
 # A value nested deeper than this is handed out uncached: copying it would recurse too far.
 _DEEPEST_COPY = 32
+# Events that an iterator holds for a slow reader before they become one "overflow".
+_MAX_EVENTS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +60,16 @@ class CacheStats:
     Attributes:
         hits, misses: reads served from the cache, and reads that asked for a reservation.
         fills: values stored.
-        refused_fills: values not stored, because their reservation was gone when they came.
+        refused_fills: values not stored although they were read to be.
+        refused_by: those by reason: "invalidated", "flushed", "connection lost", "error",
+            "too big", "too deep", "expired", "full".
+        waits: reads that waited for another's fetch of the same.
         invalidations: keys that were announced, whether they were held or not.
         dropped: entries that an announcement or a write of our own removed.
         evictions: entries that made room.
         expirations: entries whose time was up.
         flushes: how often everything was dropped.
+        audits, stale: hits that were checked against the server, and those that were wrong.
         entries, reservations, bytes: what is held now; `bytes` is an estimate.
     """
 
@@ -70,28 +77,76 @@ class CacheStats:
     misses: int
     fills: int
     refused_fills: int
+    refused_by: dict[str, int]
+    waits: int
     invalidations: int
     dropped: int
     evictions: int
     expirations: int
     flushes: int
+    audits: int
+    stale: int
     entries: int
     reservations: int
     bytes: int
 
 
+_COUNTED = (
+    "misses", "fills", "waits", "invalidations", "dropped", "evictions", "expirations", "flushes",
+    "audits", "stale",
+)  # fmt: skip
+
+
+class Invalidation(NamedTuple):
+    """What `Cache.events` tells: the raw keys, or None for all of them, and the reason."""
+
+    keys: tuple[bytes, ...] | None
+    reason: str
+
+
+class Source:
+    """Where values were read: what the server tracks for it, it forgets when the source ends.
+
+    Attributes:
+        alive: False once the server may have forgotten. Hits look at it, so that the end of a
+            connection costs nothing however much it has read.
+    """
+
+    __slots__ = ("alive",)
+
+    def __init__(self) -> None:
+        self.alive = True
+
+
+ALWAYS = Source()
+"""The source of what is announced whoever has read it: broadcast mode."""
+
+
 class Reservation:
-    """A promise of a value: the unique token that a fill must still hold."""
+    """A promise of a value: the unique token that a fill must still hold.
 
-    __slots__ = ("command", "keys")
+    Attributes:
+        gone: why it stands no more; None while it does.
+    """
 
-    def __init__(self, command: Hashable, keys: tuple[bytes, ...]) -> None:
+    __slots__ = ("command", "expires", "gone", "keys", "source", "types", "waiters")
+
+    def __init__(
+        self, command: Hashable, keys: tuple[bytes, ...], source: Source, expires: float
+    ) -> None:
         self.command = command
         self.keys = keys
+        self.source = source
+        self.expires = expires
+        self.types = _types_of(command)
+        self.gone: str | None = None
+        self.waiters: list[Callable[[], object]] | None = None
 
 
-class _Entry(Node):
-    __slots__ = ("command", "copier", "expires", "keys", "size", "value")
+class Entry(Node):
+    """A value that is held, with all that a hit has to look at."""
+
+    __slots__ = ("command", "copier", "expires", "keys", "size", "source", "types", "value")
 
     def __init__(
         self,
@@ -103,13 +158,21 @@ class _Entry(Node):
     ) -> None:
         self.command = reservation.command
         self.keys = reservation.keys
+        self.source = reservation.source
+        self.types = reservation.types
         self.value = value
         self.copier = copier
         self.expires = expires
         self.size = size
 
+    def read(self) -> Any:
+        """Count a hit and give the value, or a copy of what can be changed."""
+        self.hits += 1
+        copier = self.copier
+        return self.value if copier is None else copier(self.value)
 
-_Holder: TypeAlias = "_Entry | Reservation"
+
+_Holder: TypeAlias = "Entry | Reservation"
 
 
 class Cache:
@@ -121,13 +184,17 @@ class Cache:
         max_ttl: seconds that any entry lives at most. It bounds what no server announces in
             time: an expiry on a server that expires lazily, for one.
         clock: a monotonic clock, in seconds.
+        server_ttl: have the client ask for the keys' PTTL with each read, and end the entry by it.
+        audit: the share of hits, 0 to 1, that the client checks against the server.
+        on_stale: called with the command, the value served and the server's, for each checked hit
+            that no order of events explains.
 
     One cache belongs to one client. Commands given to it are any hashable; keys are the raw bytes
     that the server names in its invalidations. They carry no database: the server does not send
     one, and a key that changes in any database is dropped.
 
     Raises:
-        ValueError: a bound that is not positive.
+        ValueError: a bound that is not positive, or a share that is none.
     """
 
     def __init__(
@@ -136,6 +203,10 @@ class Cache:
         max_bytes: int = 64 * 1024 * 1024,
         max_ttl: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        server_ttl: bool = False,
+        audit: float = 0.0,
+        on_stale: Callable[[Hashable, Any, Any], object] | None = None,
     ) -> None:
         for name, value in (
             ("max_entries", max_entries),
@@ -146,40 +217,43 @@ class Cache:
                 raise TypeError(f"{name} takes a number, not {type(value).__name__}")
             if not value > 0:
                 raise ValueError(f"{name} takes a positive number, not {value}")
+        if not 0 <= audit <= 1:
+            raise ValueError(f"audit takes a share from 0 to 1, not {audit}")
         self.max_entries = max_entries
         self.max_bytes = max_bytes
         self.max_ttl = max_ttl
+        self.server_ttl = server_ttl
+        self.audit = audit
+        self.on_stale = on_stale
         self.status = "off: not connected"
         self.clock = clock
         self._owner: Callable[[], object] = lambda: None
+        self._why_not: Callable[[], Callable[[tuple[Any, ...]], str | None] | None] = lambda: None
         self._callbacks: list[InvalidationCallback] = []
-        self._counts = dict.fromkeys(
-            (
-                "misses",
-                "fills",
-                "refused_fills",
-                "invalidations",
-                "dropped",
-                "evictions",
-                "expirations",
-                "flushes",
-            ),
-            0,
-        )
+        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._refused: dict[str, int] = {}
         self._past_hits = 0
         self._epochs = 0
+        self._bound = 0.0
         self._reset()
 
     def _reset(self) -> None:
         """Start empty and closed, with a fresh lock."""
         self._lock = Lock()
         self._epoch = 0
+        self._proven = 0.0
         self._fresh_until = 0.0
-        self._clear()
-
-    def _clear(self) -> None:
-        self._entries: dict[Hashable, _Entry] = {}
         self._reserved: dict[Hashable, Reservation] = {}
+        # What is to be told once the lock is free.
+        self._woken: list[Callable[[], object]] = []
+        self._news: list[Invalidation] = []
+        self._clear("flushed")
+
+    def _clear(self, reason: str) -> None:
+        for reservation in self._reserved.values():
+            self._end(reservation, reason)
+        self._entries: dict[Hashable, Entry] = {}
+        self._reserved = {}
         # A key has one holder nearly always; a set of one would cost 200 bytes more.
         self._index: dict[bytes, _Holder | set[_Holder]] = {}
         self._queue = Sieve()
@@ -192,41 +266,98 @@ class Cache:
 
         A list, dict or set is a copy of its own: the caller may change it.
         """
+        # The hit path: no lock, no call but the clock's. What it looks at is written whole.
         entry = self._entries.get(command)
         if entry is None:
             return MISS
         now = self.clock()
-        if now >= entry.expires or now >= self._fresh_until:
+        if now >= entry.expires or now >= self._fresh_until or not entry.source.alive:
             return MISS
+        if entry.types is not None and entry.types != _types_of(command):
+            return MISS  # 1 == 1.0 == True, as a key; not on the wire
         entry.hits += 1
         copier = entry.copier
         return entry.value if copier is None else copier(entry.value)
 
-    def reserve(self, command: Hashable, keys: tuple[bytes, ...], epoch: int) -> Reservation | None:
+    def find(self, command: Hashable) -> Entry | None:
+        """Give the entry that `get` would serve, without counting a hit."""
+        entry = self._entries.get(command)
+        now = self.clock()
+        if (
+            entry is None
+            or now >= entry.expires
+            or now >= self._fresh_until
+            or not entry.source.alive
+            or (entry.types is not None and entry.types != _types_of(command))
+        ):
+            return None
+        return entry
+
+    def reserve(
+        self,
+        command: Hashable,
+        keys: tuple[bytes, ...],
+        epoch: int,
+        source: Source = ALWAYS,
+    ) -> Reservation | None:
         """Announce that a reply is about to be fetched. Call it before any byte is sent.
 
         Args:
             command: what `get` will be asked for.
             keys: the raw keys the command reads; none of them may change unnoticed.
             epoch: of the channel (see `open`) on which changes of the keys will be announced.
+            source: whose end makes the server forget that it must announce them.
 
         Returns:
             The token for `fill` or `abandon`, one of which must follow; None if the reply must
             not be cached: the channel is closed or another, or the same command is being
-            fetched already.
+            fetched already (see `flight`).
         """
         with self._lock:
             self._counts["misses"] += 1
-            if epoch != self._epoch or not epoch or command in self._reserved:
-                return None
-            while len(self._entries) + len(self._reserved) >= self.max_entries:
-                if not self._evict():
-                    return None
-            reservation = Reservation(command, keys)
-            self._reserved[command] = reservation
-            for key in keys:
+            reservation = None
+            if epoch and epoch == self._epoch and command not in self._reserved:
+                room = True
+                while room and len(self._entries) + len(self._reserved) >= self.max_entries:
+                    room = self._evict()
+                if room:
+                    reservation = Reservation(command, keys, source, float("inf"))
+                    self._reserved[command] = reservation
+                    for key in keys:
+                        self._link(key, reservation)
+        if self._news:
+            self._tell_news()
+        return reservation
+
+    def extend(
+        self, reservation: Reservation, keys: tuple[bytes, ...], expires: float = float("inf")
+    ) -> bool:
+        """Let a reservation depend on more keys, before they are read; False if it is gone.
+
+        Args:
+            reservation: from `reserve`, not filled yet.
+            keys: more raw keys.
+            expires: what is read ends then at the latest, and with it what is made of it.
+        """
+        with self._lock:
+            if self._reserved.get(reservation.command) is not reservation:
+                return False
+            fresh = tuple(key for key in keys if key not in reservation.keys)
+            reservation.keys += fresh
+            reservation.expires = min(reservation.expires, expires)
+            for key in fresh:
                 self._link(key, reservation)
-            return reservation
+            return True
+
+    def rename(self, reservation: Reservation, command: Hashable) -> None:
+        """Let a reservation's value be found under another command that reads the same keys."""
+        with self._lock:
+            standing = self._reserved.get(reservation.command) is reservation
+            if standing and command not in self._reserved:
+                del self._reserved[reservation.command]
+                self._reserved[command] = reservation
+                reservation.command = command
+                reservation.types = _types_of(command)
 
     def fill(self, reservation: Reservation, value: Any, ttl: float | None = None) -> bool:
         """Store a reply, if its reservation still stands.
@@ -244,37 +375,73 @@ class Cache:
         # Shape and copy are worked out before the lock is taken: they cost what the value costs.
         shape = None if isinstance(value, Exception) else _shape(value)
         kept = shape[1](value) if shape is not None and shape[1] is not None else value
+        size = 0
+        if isinstance(value, Exception):
+            refusal = "error"
+        elif shape is None:
+            refusal = "too deep"
+        else:
+            size = shape[0] + _ENTRY_OVERHEAD + _size_of_command(reservation.command)
+            refusal = "too big" if size * _LARGEST_SHARE > self.max_bytes else ""
         with self._lock:
             if self._reserved.get(reservation.command) is not reservation:
-                self._counts["refused_fills"] += 1
-                return False
-            self._drop_reservation(reservation)
-            if shape is None:
-                return False
-            size = shape[0] + _ENTRY_OVERHEAD + _size_of_command(reservation.command)
-            if size * _LARGEST_SHARE > self.max_bytes:
-                return False
-            replaced = self._entries.get(reservation.command)
-            if replaced is not None:
-                self._drop_entry(replaced)
-            while self._bytes + size > self.max_bytes:
-                if not self._evict():
-                    return False
+                refusal = reservation.gone or "flushed"
+            else:
+                self._drop_reservation(reservation, "filled")
+                if not reservation.source.alive:
+                    refusal = "connection lost"
+            now = self.clock()
             life = self.max_ttl if ttl is None else min(ttl, self.max_ttl)
-            entry = _Entry(reservation, kept, shape[1], self.clock() + life, size)
-            self._queue.add(entry)
-            self._entries[entry.command] = entry
-            for key in entry.keys:
-                self._link(key, entry)
-            self._bytes += size
-            self._counts["fills"] += 1
-            return True
+            expires = min(now + life, reservation.expires)
+            if not refusal and expires <= now:
+                refusal = "expired"
+            if not refusal:
+                replaced = self._entries.get(reservation.command)
+                if replaced is not None:
+                    self._drop_entry(replaced)
+                while self._bytes + size > self.max_bytes:
+                    if not self._evict():
+                        refusal = "full"
+                        break
+            if not refusal:
+                assert shape is not None
+                entry = Entry(reservation, kept, shape[1], expires, size)
+                self._queue.add(entry)
+                self._entries[entry.command] = entry
+                for key in entry.keys:
+                    self._link(key, entry)
+                self._bytes += size
+                self._counts["fills"] += 1
+            else:
+                self._refused[refusal] = self._refused.get(refusal, 0) + 1
+        self._tell_news()
+        return not refusal
 
     def abandon(self, reservation: Reservation) -> None:
         """Give a reservation up: its command failed, or its reply must not be stored."""
         with self._lock:
             if self._reserved.get(reservation.command) is reservation:
-                self._drop_reservation(reservation)
+                self._drop_reservation(reservation, "abandoned")
+        self._tell_news()
+
+    def flight(self, command: Hashable) -> Reservation | None:
+        """Give the reservation under which the same is being fetched now, if there is one."""
+        return self._reserved.get(command)
+
+    def when_ended(self, reservation: Reservation, callback: Callable[[], object]) -> bool:
+        """Call back once a reservation was filled, given up or removed; False if it was before.
+
+        The callback comes from the thread that ended it, without the cache's lock. What a waiter
+        does then is to `get`, and if that is a `MISS` to fetch the value itself.
+        """
+        with self._lock:
+            if reservation.gone is not None:
+                return False
+            self._counts["waits"] += 1
+            if reservation.waiters is None:
+                reservation.waiters = []
+            reservation.waiters.append(callback)
+            return True
 
     # Forgetting.
 
@@ -285,13 +452,13 @@ class Cache:
 
         Args:
             keys: raw keys; a `str` stands for its UTF-8 bytes.
-            reason: for the callbacks of `on_invalidate`.
+            reason: for those who are told, see `events`.
 
         Raises:
             TypeError: a single key instead of an iterable of keys.
         """
         if keys is None:
-            self.flush(reason)
+            self.flush("flushed" if reason == "changed" else reason)
             return
         if isinstance(keys, str | bytes):
             raise TypeError("invalidate takes an iterable of keys, not a single key")
@@ -304,43 +471,75 @@ class Cache:
                     continue
                 for holder in tuple(holders) if isinstance(holders, set) else (holders,):
                     if isinstance(holder, Reservation):
-                        self._drop_reservation(holder)
+                        self._drop_reservation(holder, "invalidated")
                     else:
                         self._drop_entry(holder)
                         self._counts["dropped"] += 1
-        self._tell(raw, reason)
+            if self._callbacks:
+                self._news.append(Invalidation(raw, reason))
+        self._tell_news()
 
     def flush(self, reason: str = "flushed") -> None:
         """Drop every entry and every reservation."""
         with self._lock:
-            self._flush()
-        self._tell(None, reason)
+            self._flush(reason)
+        self._tell_news()
 
-    def _flush(self) -> None:
+    def _flush(self, reason: str) -> None:
         self._counts["flushes"] += 1
         self._past_hits += sum(entry.hits for entry in self._entries.values())
         # The old tables are let go whole: no reader waits for a million entries to be freed.
-        self._clear()
+        self._clear("flushed")
+        if self._callbacks:
+            self._news.append(Invalidation(None, reason))
 
     def on_invalidate(self, callback: InvalidationCallback) -> None:
-        """Call `callback(keys, reason)` after each invalidation; `keys` is None for a flush.
+        """Call `callback(keys, reason)` after each invalidation; `keys` is None for all keys.
 
-        It is called by whichever thread brought the news, without the cache's lock. An exception
-        from it goes to `sys.unraisablehook`: it must not stop the invalidations that follow.
+        The reasons are those of `events`. It is called by whichever thread brought the news,
+        without the cache's lock. An exception from it goes to `sys.unraisablehook`: it must not
+        stop the invalidations that follow.
         """
         self._callbacks.append(callback)
 
-    def _tell(self, keys: tuple[bytes, ...] | None, reason: str) -> None:
-        for callback in self._callbacks:
+    def events(self, max_events: int = _MAX_EVENTS) -> Events:
+        """Give an iterator of invalidations from now on; it waits for the next one.
+
+        The reasons: "changed" (announced: a change, an expiry, or the server's table was full),
+        "own write", "flushed", "evicted" (room was made here), "connect", "reconnect", "fork",
+        "connection lost", "client closed", and "overflow" with None for keys where a reader so
+        slow that `max_events` were waiting has to take everything for changed.
+        """
+        return Events(self, max_events)
+
+    def _tell_news(self) -> None:
+        """Wake and tell those concerned, now that the lock is free."""
+        while self._woken:
             try:
-                callback(keys, reason)
-            except Exception as error:  # noqa: BLE001 - a stranger's code; see on_invalidate
-                sys.unraisablehook(_Unraisable(error, callback))
+                wake = self._woken.pop()
+            except IndexError:
+                break
+            wake()
+        while self._news:
+            with self._lock:
+                news, self._news = self._news, []
+            for event in news:
+                for callback in tuple(self._callbacks):
+                    try:
+                        callback(*event)
+                    except Exception as error:  # noqa: BLE001 - a stranger's; see on_invalidate
+                        sys.unraisablehook(_Unraisable(error, callback))
 
     # The channel of the invalidations.
 
-    def claim(self, owner: object) -> None:
-        """Belong to one client, as long as it lives.
+    def claim(
+        self, owner: object, why_not: Callable[[tuple[Any, ...]], str | None] | None = None
+    ) -> None:
+        """Belong to one client, as long as it lives; no reference is kept.
+
+        Args:
+            owner: the client.
+            why_not: a method of it, for `explain`: why it would not cache a command, or None.
 
         Raises:
             ValueError: another client has this cache: its entries may be another server's.
@@ -348,45 +547,89 @@ class Cache:
         if self._owner() not in (None, owner):
             raise ValueError("this cache belongs to another client; give each one its own")
         self._owner = weakref.ref(owner)
+        self._why_not = weakref.WeakMethod(why_not) if why_not is not None else lambda: None
 
-    def open(self, fresh_until: float = float("inf")) -> int:
+    def open(self, bound: float = float("inf"), proven: float = float("inf")) -> int:
         """Begin to cache: from now on changes are announced.
 
         Call it after the server's reply to CLIENT TRACKING, or to the subscription, was read.
+
+        Args:
+            bound: seconds after the channel's last proof of life that entries may be served.
+            proven: when the channel was proven alive: before the request was sent whose answer
+                was the proof.
 
         Returns:
             The epoch of this channel, for `reserve`. No epoch is ever given twice.
         """
         with self._lock:
-            self._flush()
+            self._flush("reconnect" if self._epochs else "connect")
             self._epochs += 1
             self._epoch = self._epochs
-            self._fresh_until = fresh_until
+            self._bound = bound
+            self.prove(proven)
             self.status = "on"
-            return self._epoch
+            epoch = self._epoch
+        self._tell_news()
+        return epoch
 
-    def prove(self, fresh_until: float) -> None:
-        """Extend the time until which entries may be served, by the channel's sign of life."""
-        self._fresh_until = fresh_until
+    def prove(self, proven: float) -> None:
+        """Extend the time until which entries may be served.
 
-    def close(self, reason: str) -> None:
+        Args:
+            proven: a time before which every change announced so far was made: when the request
+                was sent whose answer has just been read from the channel.
+        """
+        self._proven = proven
+        self._fresh_until = proven + self._bound
+
+    def close(self, reason: str, event: str = "reconnect") -> None:
         """End the channel: drop everything, and cache nothing until the next `open`."""
         with self._lock:
-            self._epoch = 0
-            self._fresh_until = 0.0
-            self._flush()
+            if self._epoch:
+                self._epoch = 0
+                self._proven = self._fresh_until = 0.0
+                self._flush(event)
             self.status = f"off: {reason}"
-        self._tell(None, reason)
+        self._tell_news()
+
+    def end(self, source: Source) -> None:
+        """Serve nothing more that was read from a source: it is gone, and its tracking with it."""
+        if source.alive:
+            source.alive = False
+            if self._callbacks and self._epoch:
+                with self._lock:
+                    self._news.append(Invalidation(None, "connection lost"))
+                self._tell_news()
 
     @property
     def epoch(self) -> int:
         """The open channel's epoch, or 0."""
         return self._epoch
 
+    @property
+    def proven(self) -> float:
+        """When, by the clock, the channel was last proven to have brought everything."""
+        return self._proven
+
+    @property
+    def staleness_bound(self) -> float:
+        """Seconds after a link went dead without a word that a hit may still be served.
+
+        While the link lives an invalidation takes as long as the network does. 0.0 before the
+        first channel was open.
+        """
+        return self._bound
+
     def after_fork(self) -> None:
         """Start anew in a forked child, whatever another thread of the parent was doing."""
         self._reset()
+        self._counts["flushes"] += 1
         self.status = "off: forked"
+        if self._callbacks:
+            self._news.append(Invalidation(None, "fork"))
+        self._woken = []  # the threads that waited did not come along
+        self._tell_news()
 
     # Looking.
 
@@ -396,14 +639,47 @@ class Cache:
         with self._lock:
             return CacheStats(
                 hits=self._past_hits + sum(entry.hits for entry in self._entries.values()),
+                refused_fills=sum(self._refused.values()),
+                refused_by=dict(self._refused),
                 entries=len(self._entries),
                 reservations=len(self._reserved),
                 bytes=self._bytes,
                 **self._counts,
             )
 
+    def explain(self, *command: Any) -> str:
+        """Say in a sentence whether a command would be served from the cache now, and why not."""
+        entry = self.find(command)
+        if entry is not None:
+            left = entry.expires - self.clock()
+            return f"cached, for {left:.1f} s more at most unless one of its keys changes"
+        why_not = self._why_not()
+        reason = why_not(command) if why_not is not None else None
+        if reason is not None:
+            return f"not cached: {reason}"
+        if not self._epoch:
+            return f"not cached: caching is {self.status}"
+        if command in self._reserved:
+            return "not cached yet: being fetched"
+        stale = self._entries.get(command)
+        if stale is None:
+            return "not cached yet: not read, or one of its keys has changed since"
+        if not stale.source.alive:
+            return "no longer cached: the connection that read it is gone"
+        if self.clock() >= stale.expires:
+            return "no longer cached: its time is up"
+        return "not served now: the notification channel has not been proven alive in time"
+
+    def count(self, what: str) -> None:
+        """Add one to a count of `stats`; for the front ends."""
+        with self._lock:
+            self._counts[what] += 1
+
     def __len__(self) -> int:
         return len(self._entries)
+
+    def __bool__(self) -> bool:
+        return True  # `if db.cache` asks whether there is one, not whether it holds anything
 
     def __contains__(self, command: Hashable) -> bool:
         return command in self._entries
@@ -432,12 +708,19 @@ class Cache:
             if len(held) == 1:
                 self._index[key] = held.pop()
 
-    def _drop_reservation(self, reservation: Reservation) -> None:
+    def _end(self, reservation: Reservation, reason: str) -> None:
+        reservation.gone = reason
+        if reservation.waiters is not None:
+            self._woken += reservation.waiters
+            reservation.waiters = None
+
+    def _drop_reservation(self, reservation: Reservation, reason: str) -> None:
         del self._reserved[reservation.command]
         for key in reservation.keys:
             self._unlink(key, reservation)
+        self._end(reservation, reason)
 
-    def _drop_entry(self, entry: _Entry) -> None:
+    def _drop_entry(self, entry: Entry) -> None:
         del self._entries[entry.command]
         for key in entry.keys:
             self._unlink(key, entry)
@@ -446,13 +729,62 @@ class Cache:
         self._past_hits += entry.hits
 
     def _evict(self) -> bool:
-        victim = cast("_Entry | None", self._queue.next_victim())
+        victim = cast("Entry | None", self._queue.next_victim())
         if victim is None:
             return False
         expired = self.clock() >= victim.expires
         self._counts["expirations" if expired else "evictions"] += 1
         self._drop_entry(victim)
+        if self._callbacks:
+            self._news.append(Invalidation(victim.keys, "evicted"))
         return True
+
+
+class Events:
+    """An iterator of `Invalidation`s that waits for the next; `close` ends it.
+
+    `get(timeout)` waits no longer than that and gives None then.
+    """
+
+    def __init__(self, cache: Cache, max_events: int) -> None:
+        self._events: deque[Invalidation] = deque()
+        self._max_events = max_events
+        self._changed = Condition()
+        self._closed = False
+        self._cache = cache
+        cache._callbacks.append(self._take)
+
+    def _take(self, keys: tuple[bytes, ...] | None, reason: str) -> None:
+        with self._changed:
+            if len(self._events) >= self._max_events:
+                self._events.clear()
+                self._events.append(Invalidation(None, "overflow"))
+            else:
+                self._events.append(Invalidation(keys, reason))
+            self._changed.notify()
+
+    def get(self, timeout: float | None = None) -> Invalidation | None:
+        """Give the next event, or None if there is none within `timeout` seconds."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._events or self._closed, timeout)
+            return self._events.popleft() if self._events else None
+
+    def close(self) -> None:
+        """End the iteration once what has come is read."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._take in self._cache._callbacks:
+            self._cache._callbacks.remove(self._take)
+
+    def __iter__(self) -> Iterator[Invalidation]:
+        return self
+
+    def __next__(self) -> Invalidation:
+        event = self.get()
+        if event is None:
+            raise StopIteration
+        return event
 
 
 class _Unraisable:
@@ -464,6 +796,17 @@ class _Unraisable:
         self.exc_traceback: TracebackType | None = error.__traceback__
         self.err_msg: str | None = "Exception ignored in an on_invalidate callback"
         self.object: object = source
+
+
+_TEXT = frozenset((str, bytes))
+
+
+def _types_of(command: Hashable) -> tuple[type, ...] | None:
+    """Give what tells commands apart that are equal as keys of a dict; None if nothing has to."""
+    if type(command) is not tuple:
+        return None
+    types = tuple(map(type, command))
+    return None if _TEXT.issuperset(types) else types
 
 
 # What a reply costs and how it is copied.

@@ -131,11 +131,16 @@ class Connection:
         self.drain()
         return self.roundtrip(*commands)
 
-    def roundtrip(self, *commands: Sequence[Word]) -> list[Any]:
-        """Do what `execute_many` does on a connection known to be drained."""
+    def roundtrip(self, *commands: Sequence[Word], deadline: float | None = None) -> list[Any]:
+        """Do what `execute_many` does on a connection known to be drained.
+
+        `deadline` is a time of `time.monotonic()`; None is `options.timeout` from now.
+        """
+        if deadline is None and self.options.timeout is not None:
+            deadline = time.monotonic() + self.options.timeout
         if len(commands) == 1:
-            return self._exchange(self._session.send(*commands[0]), 1)
-        return self._exchange(self._session.send_many(commands), len(commands))
+            return self._exchange(self._session.send(*commands[0]), 1, deadline)
+        return self._exchange(self._session.send_many(commands), len(commands), deadline)
 
     def start(self, *command: Word) -> None:
         """Send one short command without waiting; `drain` will give its reply."""
@@ -192,9 +197,7 @@ class Connection:
             raise
         return results
 
-    def _exchange(self, data: bytes, want: int) -> list[Any]:
-        timeout = self.options.timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def _exchange(self, data: bytes, want: int, deadline: float | None) -> list[Any]:
         results: list[Any] = []
         try:
             self._check_open()
@@ -204,7 +207,7 @@ class Connection:
                 if not self._wait(poll, deadline):
                     raise CommandTimeout(
                         f"{len(results)} of {want} replies from {self.options.address} "
-                        f"within {timeout} s"
+                        f"within {self.options.timeout} s"
                     )
                 if unsent is not None:
                     unsent = self._write(unsent)

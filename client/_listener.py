@@ -15,9 +15,11 @@ import random
 import select
 import socket
 import threading
+import time
+from collections import deque
 from typing import NamedTuple
 
-from ._cache import Cache
+from ._cache import Cache, Source
 from ._connection import Connection
 from ._errors import ClientError, ConnectionClosed, TrackingRefused
 from ._handshake import announced_keys, listen
@@ -85,10 +87,14 @@ class Listener:
     def _prepare(self) -> None:
         self.channel: Channel | None = None
         self._lock = threading.Lock()
-        self._watched: dict[int, Connection] = {}
+        self._watched: dict[int, tuple[Connection, Source]] = {}
         self._thread: threading.Thread | None = None
         self._connection: _Ear | None = None
         self._stopping = False
+        self._proven = threading.Condition()
+        self._unanswered: deque[float] = deque()  # when the PINGs on their way were sent
+        # PINGs are numbered: how many were sent, how many answered, the one that is asked for.
+        self._sent = self._answered = self._wanted = 0
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
         self._wake_write.setblocking(False)
@@ -115,15 +121,15 @@ class Listener:
             )
             self._thread.start()
 
-    def stop(self) -> None:
-        """End the thread and its connection."""
+    def stop(self, reason: str, event: str = "reconnect") -> None:
+        """End the thread and its connection, and close the cache."""
         with self._lock:
             self._stopping = True
             thread = self._thread
         self._wake()
         if thread is not None and thread is not threading.current_thread():
             thread.join()
-        self._close("closed")
+        self._close(reason, event)
         self._wake_read.close()
         self._wake_write.close()
 
@@ -135,16 +141,40 @@ class Listener:
         self._wake_write.close()
         self._prepare()
 
-    def watch(self, connection: Connection) -> None:
-        """Have a tracked data connection's end noticed, and its keys dropped, while it is idle."""
+    def barrier(self, deadline: float | None) -> bool:
+        """Wait until all that was announced before this call has reached the cache.
+
+        Costs one PING, shared by all who ask before it is sent.
+
+        Args:
+            deadline: a time of `time.monotonic()`, or None to wait for ever.
+
+        Returns:
+            False if the channel was lost or the deadline came first.
+        """
+        with self._proven:
+            channel = self.channel
+            wanted = self._wanted = self._sent + 1
+            self._wake()
+            while channel is not None and self.channel is channel:
+                if self._answered >= wanted:
+                    return True
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._proven.wait(left)
+        return False
+
+    def watch(self, connection: Connection, source: Source) -> None:
+        """Have a tracked data connection's end noticed while it is idle, and its source ended."""
         with self._lock:
-            self._watched[connection.fileno()] = connection
+            self._watched[connection.fileno()] = (connection, source)
         self._wake()
 
     def unwatch(self, connection: Connection) -> None:
         """Let a data connection go that is about to be closed."""
         with self._lock:
-            self._watched = {fd: c for fd, c in self._watched.items() if c is not connection}
+            self._watched = {fd: w for fd, w in self._watched.items() if w[0] is not connection}
         self._wake()
 
     def _wake(self) -> None:
@@ -165,15 +195,19 @@ class Listener:
             raise
         assert connection.id is not None  # or listen would have refused
         self._connection = connection
-        self.channel = Channel(self._cache.open(started + FRESHNESS), connection.id)
+        self._unanswered.clear()
+        self._answered = self._sent
+        self.channel = Channel(self._cache.open(FRESHNESS, started), connection.id)
 
-    def _close(self, reason: str) -> None:
+    def _close(self, reason: str, event: str = "reconnect") -> None:
         # In this order: a reader that still sees the channel finds the cache closed to its epoch.
         self.channel = None
-        self._cache.close(reason)
+        self._cache.close(reason, event)
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        with self._proven:
+            self._proven.notify_all()  # there is nothing to wait for
 
     def _run(self) -> None:
         delay = _FIRST_DELAY
@@ -213,35 +247,42 @@ class Listener:
         """Hear and prove until the channel is lost, which is an exception, or `stop`."""
         connection = self._connection
         assert connection is not None
-        clock = self._cache.clock
+        clock, unanswered = self._cache.clock, self._unanswered
         poll, watched = self._poll_set(connection)
-        next_ping = clock()
-        pinged: float | None = None
+        last = clock() - PING_INTERVAL
         while not self._stopping:
-            due = next_ping if pinged is None else pinged + PING_TIMEOUT
+            due = last + PING_INTERVAL
+            if unanswered:
+                due = min(due, unanswered[0] + PING_TIMEOUT)
             for fd, _ in poll.poll(max(0, int((due - clock()) * 1000) + 1)):
                 if fd == connection.fileno():
-                    # Everything that stood before the PONG has reached the cache by now.
-                    if connection.drain() and pinged is not None:
-                        self._cache.prove(pinged + FRESHNESS)
-                        pinged = None
+                    # Everything that stood before a PONG has reached the cache by now.
+                    for _pong in connection.drain():
+                        self._cache.prove(unanswered.popleft())
+                        with self._proven:
+                            self._answered += 1
+                            self._proven.notify_all()
                 elif fd == self._wake_read.fileno():
                     self._swallow_wakes()
                     poll, watched = self._poll_set(connection)
                     break
                 elif fd in watched:
-                    self._data_connection_lost(fd, watched[fd])
+                    self._lost(fd, watched[fd])
                     poll, watched = self._poll_set(connection)
                     break
             now = clock()
-            if pinged is None and now >= next_ping:
-                connection.start("PING")
-                pinged = now
-                next_ping = now + PING_INTERVAL
-            elif pinged is not None and now >= pinged + PING_TIMEOUT:
+            if unanswered and now >= unanswered[0] + PING_TIMEOUT:
                 raise ConnectionClosed(f"no PONG within {PING_TIMEOUT} s")
+            if now >= last + PING_INTERVAL or self._wanted > self._sent:
+                # Counted before it is sent: who asks from now on asks for the next one.
+                self._sent += 1
+                last = clock()
+                unanswered.append(last)
+                connection.start("PING")
 
-    def _poll_set(self, connection: Connection) -> tuple[select.poll, dict[int, Connection]]:
+    def _poll_set(
+        self, connection: Connection
+    ) -> tuple[select.poll, dict[int, tuple[Connection, Source]]]:
         poll = select.poll()
         poll.register(connection, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
@@ -252,9 +293,10 @@ class Listener:
             poll.register(fd, _HANGUP)
         return poll, watched
 
-    def _data_connection_lost(self, fd: int, connection: Connection) -> None:
+    def _lost(self, fd: int, watched: tuple[Connection, Source]) -> None:
         with self._lock:
-            if self._watched.get(fd) is not connection:
+            if self._watched.get(fd) != watched:
                 return  # let go meanwhile
             del self._watched[fd]
-        self._cache.flush("data connection lost")
+        # Whoever uses the connection now may still find a reply in it; it is theirs to close.
+        self._cache.end(watched[1])

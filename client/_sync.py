@@ -9,31 +9,33 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 import warnings
 import weakref
-from collections import deque
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
-from ._cache import MISS, Cache
+from ._cache import MISS, Cache, Reservation
 from ._commands import cacheable_keys, is_script, why_not_cacheable, written_keys
-from ._connection import Connection
-from ._errors import CommandRefused, ConnectionClosed, PoolTimeout, TrackingRefused
-from ._handshake import announced_keys, track
-from ._listener import FRESHNESS, Channel, Listener
+from ._errors import CommandRefused
+from ._memoize import Computation, running
 from ._options import Options, check_int, check_seconds
-from ._resp import Push, ReplyError, encode_command, parse
+from ._pool import Pool
+from ._read import Read, wait_for
+from ._resp import ReplyError, encode_command, parse
 from ._session import Role, Trace, Word, role
+from ._tracker import Tracker
 from ._tracking import Tracking
 
 if TYPE_CHECKING:
     from ssl import SSLContext
     from typing import Self
 
+P = ParamSpec("P")
+T = TypeVar("T")
+
 _POOL_SIZE = 16
 
-_CACHING_YES = (b"CLIENT", b"CACHING", b"YES")
 _CACHING_NO = (b"CLIENT", b"CACHING", b"NO")
 
 
@@ -102,29 +104,6 @@ def connect(
     return Client(options, cache, tracking, max_connections=max_connections, trace=trace)
 
 
-class _DataConnection(Connection):
-    """A pooled connection.
-
-    Attributes:
-        epoch: of the channel on which changes of what it reads are announced; 0 before that.
-    """
-
-    def __init__(self, options: Options, cache: Cache | None, trace: Trace | None) -> None:
-        self.epoch = 0
-        self._cache = cache
-        super().__init__(options, name="data", trace=trace)
-
-    def take_push(self, push: Push) -> None:
-        if self._cache is None:
-            return
-        if push.kind == "invalidate":
-            self._cache.invalidate(announced_keys(push))
-        elif push.kind == "tracking-redir-broken":
-            # The target of our redirect is gone: what this connection reads goes unannounced.
-            self.epoch = 0
-            self._cache.flush("redirect broken")
-
-
 class Client:
     """A client of one server and one database, for any number of threads. See `connect`.
 
@@ -146,41 +125,44 @@ class Client:
     ) -> None:
         self._closed = True  # until something needs closing
         tracking = tracking or Tracking()
-        self._inline = cache is not None and tracking.listener == "inline"
+        inline = cache is not None and tracking.listener == "inline"
         if options.protocol is not None and cache is not None:
             tracking.check_protocol(options.protocol)
         if max_connections is None:
-            max_connections = 1 if self._inline else _POOL_SIZE
+            max_connections = 1 if inline else _POOL_SIZE
         check_int("max_connections", max_connections, 1, 2**31 - 1)
-        if self._inline and max_connections > 1:
+        if inline and max_connections > 1:
             raise ValueError(
                 "inline tracking has one connection: an invalidation comes on the one that read "
                 'the key, and an idle one is not read; use listener="dedicated" for a pool'
             )
-        check_seconds("timeout", options.timeout)
         self._options = options
-        self._max_connections = max_connections
-        self._trace = trace
         self._tracking = tracking
-        self._listener: Listener | None = None
         self.cache = cache
+        self._tracker: Tracker | None = None
         if cache is not None:
-            cache.claim(self)
-        # What the hit path looks at: reads of `execute` go through the cache unless opted in.
+            cache.claim(self, self._why_not_cached)
+            self._tracker = Tracker(options, tracking, cache, trace)
+        self._pool = Pool(options, max_connections, self._tracker, cache, trace)
+        # What the hit path looks at: reads of `execute` go through the cache unless opted in, and
+        # hits are served right there unless something has to be done first.
         self._auto: Cache | None = None if tracking.optin else cache
-        self._prepare_pool()
+        self._careful = inline or (cache is not None and cache.audit > 0)
+        self._direct = not self._careful
+        self._computing = 0
+        self._counting = threading.Lock()
         self._closed = False
         _clients.add(self)
         try:
-            first = self._take()
+            first = self._pool.take()
             self.server = first.server
             self.protocol = first.protocol
             self.id = first.id
             try:
-                if cache is not None:
-                    self._begin_caching(first)
+                if self._tracker is not None:
+                    self._tracker.begin(first)
             finally:
-                self._give_back(first)
+                self._pool.give_back(first)
         except BaseException:
             self.close()
             raise
@@ -201,7 +183,7 @@ class Client:
         cache = self._auto
         if cache is None:
             return self._run(command, None)
-        if not self._inline:
+        if self._direct:
             try:
                 value = cache.get(command)
             except TypeError:  # an argument that can't be hashed, such as a bytearray
@@ -210,41 +192,100 @@ class Client:
                 return value
         return self._run(command, cache)
 
-    def cached(self, *command: Word, ttl: float | None = None) -> Any:
+    def cached(
+        self, *command: Word, ttl: float | None = None, max_stale: float | None = None
+    ) -> Any:
         """Read through the cache, in OPTIN mode too.
 
         Args:
             *command: a read-only command whose reply depends on its keys alone.
             ttl: seconds that the reply may be served at most, if it is fetched now.
+            max_stale: serve a hit only if all that was announced up to so many seconds ago has
+                been heard; else ask the notification connection by one PING, shared with all who
+                ask, and refetch only what has changed. 0 is as fresh as a round trip.
 
         Raises:
             CommandRefused: a command whose reply is never cached; the message says why.
-            ValueError: the client has no cache, or `ttl` makes no sense.
+            ValueError: the client has no cache, or `ttl` or `max_stale` makes no sense.
             All that `execute` raises.
         """
         cache = self.cache
         if cache is None:
             raise ValueError("this client has no cache: connect(…, cache=True)")
-        check_seconds("ttl", ttl)
-        if not self._inline:
+        if ttl is None and max_stale is None and self._direct:
             try:
                 value = cache.get(command)
             except TypeError:
                 value = MISS
             if value is not MISS:
                 return value
+        check_seconds("ttl", ttl)
+        if max_stale != 0:
+            check_seconds("max_stale", max_stale)
         words = _words(command)
         if cacheable_keys(words) is None:
             raise CommandRefused(why_not_cacheable(words) or "its reply is never cached")
-        return self._run(command, cache, ttl)
+        return self._run(command, cache, ttl, max_stale)
 
     def uncached(self, *command: Word) -> Any:
         """Send a command past the cache; in OPTOUT mode its keys are not tracked either."""
         if self.cache is not None and self._tracking.optout:
             self._check_allowed((command,))
+            self._spoil("it read past the cache")
             if cacheable_keys(_words(command)) is not None:
                 return _raise_error(self._roundtrip([_CACHING_NO, command])[1])
         return self._run(command, None)
+
+    @overload
+    def memoize(self, function: Callable[P, T]) -> Callable[P, T]: ...
+    @overload
+    def memoize(
+        self, *, ttl: float | None = None
+    ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+    def memoize(self, function: Any = None, *, ttl: float | None = None) -> Any:
+        """Cache what a function returns, until one of the keys that it read changes.
+
+            @db.memoize
+            def profile(user: int) -> Profile: ...
+
+        Its reads through this client are recorded while it runs, nested calls of other memoized
+        functions included; any number, any cacheable command. If it also did what no invalidation
+        tells of (a write, `TTL`, a script, a read of an uncovered key), the result is returned and
+        not kept. One thread computes, the others wait for it. Arguments must be hashable; lists,
+        dicts and sets it returns are copied for each caller, other objects are shared.
+
+        Args:
+            function: the function; None to give `ttl`: `@db.memoize(ttl=60)`.
+            ttl: seconds that a result lives at most.
+
+        Raises:
+            ValueError: the client has no cache, or `ttl` makes no sense.
+        """
+        check_seconds("ttl", ttl)
+        self._need_cache()
+        if function is None:
+            return lambda function: self._memoized(function, ttl)
+        return self._memoized(function, ttl)
+
+    def _memoized(self, function: Callable[P, T], ttl: float | None) -> Callable[P, T]:
+        @wraps(function)
+        def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
+            named = (_NAMED, *sorted(kwargs.items())) if kwargs else ()
+            with self._computing_at((function, *args, *named), ttl) as computation:
+                if computation.value is MISS:
+                    computation.value = function(*args, **kwargs)
+            return computation.value  # type: ignore[no-any-return]
+
+        return memoized
+
+    def computing(self, *place: Hashable, ttl: float | None = None) -> Computation:
+        """Cache what a block computes under a name of your choice; see `Computation`.
+
+        Raises:
+            ValueError: the client has no cache, or `ttl` makes no sense.
+        """
+        check_seconds("ttl", ttl)
+        return self._computing_at((Computation, *place), ttl)
 
     def execute_many(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         """Send commands in one round trip and give their replies, errors in place.
@@ -282,8 +323,14 @@ class Client:
 
     # Below: one command on its way.
 
-    def _run(self, command: Sequence[Word], cache: Cache | None, ttl: float | None = None) -> Any:
-        """Send one command; with a cache, reserve and fill if it is a read that may be cached."""
+    def _run(
+        self,
+        command: Sequence[Word],
+        cache: Cache | None,
+        ttl: float | None = None,
+        max_stale: float | None = None,
+    ) -> Any:
+        """Send one command, unless it is a read that may be cached and `cache` has it."""
         command_role = role(command)
         if command_role is not Role.PLAIN:
             if command_role is Role.RESET:
@@ -294,45 +341,45 @@ class Client:
         words = _words(command)
         if cache is not None:
             keys = cacheable_keys(words)
-            if keys and self._tracking.covers(keys):
-                return _raise_error(self._fetch(cache, command, keys, ttl))
+            if keys:
+                assert self._tracker is not None
+                read = Read(self._pool, self._tracker, self._tracking, cache, ttl, max_stale)
+                if len(words) > 1 and words[0].upper() == b"MGET":
+                    return _raise_error(read.each(command[1:], keys))
+                return _raise_error(read.one(command, keys))
         return _raise_error(self._mutate([command], [words])[0])
 
-    def _fetch(
-        self, cache: Cache, command: Sequence[Word], keys: tuple[bytes, ...], ttl: float | None
-    ) -> Any:
-        """Read from the server, and keep what came if nothing was said against it meanwhile."""
-        # 1 == 1.0 == True: only strings are their own wire form, and equal only to themselves.
-        plain = all(type(word) is str or type(word) is bytes for word in command)
-        place = tuple(command) if plain else encode_command(*command)
-        if not plain and not self._inline and (value := cache.get(place)) is not MISS:
-            return value
-        connection = self._take()
-        try:
-            # Inline, the connection was drained just now; before that a hit proves nothing.
-            if self._inline and (value := cache.get(place)) is not MISS:
-                return value
-            epoch = self._arm(connection)
-            reservation = cache.reserve(place, keys, epoch)
-            try:
-                if reservation is not None and self._tracking.optin:
-                    started = cache.clock()
-                    permit, reply = connection.roundtrip(_CACHING_YES, command)
-                    kept = not isinstance(permit, ReplyError)
-                else:
-                    started = cache.clock()
-                    (reply,) = connection.roundtrip(command)
-                    kept = True
-                if self._inline and epoch:
-                    cache.prove(started + FRESHNESS)
-                if reservation is not None and kept:
-                    cache.fill(reservation, reply, ttl)
-                return reply
-            finally:
-                if reservation is not None:
-                    cache.abandon(reservation)  # does nothing after a fill
-        finally:
-            self._give_back(connection)
+    def _spoil(self, reason: str) -> None:
+        if self._computing and self.cache is not None:
+            for computation in running(self.cache):
+                computation.spoil(reason)
+
+    def _need_cache(self) -> Cache:
+        if self.cache is None:
+            raise ValueError("this client has no cache: connect(…, cache=True)")
+        return self.cache
+
+    def _computing_at(self, place: Hashable, ttl: float | None) -> Computation:
+        return _Counted(self, self._need_cache(), place, ttl, self._wait_for)
+
+    def _wait_for(self, flight: Reservation) -> None:
+        """Wait until another thread's fetch has ended, or until a call's time is up."""
+        wait_for(self._need_cache(), flight, self._pool.deadline())
+
+    def _count_computing(self, change: int) -> None:
+        # While anything is computed, every hit is recorded, and so none is served directly.
+        with self._counting:
+            self._computing += change
+            self._direct = not (self._careful or self._computing)
+
+    def _why_not_cached(self, command: tuple[Any, ...]) -> str | None:
+        words = _words(command)
+        keys = cacheable_keys(words)
+        if keys is None:
+            return why_not_cacheable(words)
+        if not self._tracking.covers(keys):
+            return "a key is not under the prefixes that are tracked"
+        return None
 
     def _mutate(
         self, batch: Sequence[Sequence[Word]], counted: Iterable[Sequence[Word]]
@@ -346,6 +393,7 @@ class Client:
         cache = self.cache
         if cache is None:
             return self._roundtrip(batch)
+        self._spoil("it sent commands that are not cached")
         keys = self._touched(counted)
         if keys == ():
             return self._roundtrip(batch)
@@ -369,26 +417,24 @@ class Client:
         return tuple(touched)
 
     def _roundtrip(self, batch: Sequence[Sequence[Word]]) -> list[Any]:
-        connection = self._take()
+        connection = self._pool.take()
         try:
             started = 0.0 if self.cache is None else self.cache.clock()
             replies = connection.roundtrip(*batch)
-            if self._inline and connection.epoch and self.cache is not None:
-                self.cache.prove(started + FRESHNESS)
+            if connection.epoch and self._tracker is not None:
+                self._tracker.prove(started)
             return replies
         finally:
-            self._give_back(connection)
+            self._pool.give_back(connection)
 
     def _reset(self) -> Any:
         """Send RESET, and let its connection go: it is no longer who or where it was."""
-        connection = self._take()
+        connection = self._pool.take()
         try:
             return _raise_error(connection.roundtrip((b"RESET",))[0])
         finally:
             connection.close()
-            self._give_back(connection)
-            if self.cache is not None:
-                self.cache.flush("RESET")
+            self._pool.give_back(connection)
 
     def _check_allowed(self, batch: Iterable[Sequence[Word]]) -> None:
         for command in batch:
@@ -400,150 +446,6 @@ class Client:
                     f"its connections: {_INSTEAD.get(command_role, 'use a Connection')}"
                 )
 
-    # The channel.
-
-    def _begin_caching(self, first: _DataConnection) -> None:
-        assert self.cache is not None
-        try:
-            self._tracking.check_protocol(self.protocol)
-            if not self._inline:
-                self._listener = Listener(self._options, self._tracking, self.cache, self._trace)
-                self._listener.start()
-            self._arm(first)
-        except (TrackingRefused, ValueError) as error:
-            self._give_up_caching(str(error))
-
-    def _give_up_caching(self, reason: str) -> None:
-        """Go on without caching: the server or its ACL will not have it."""
-        self._refused = True
-        if self._listener is not None:
-            self._listener.stop()
-        if self.cache is not None:
-            self.cache.close(reason)
-
-    def _arm(self, connection: _DataConnection) -> int:
-        """Have the server announce what this connection reads; give the channel's epoch or 0."""
-        assert self.cache is not None
-        if self._refused:
-            return 0
-        if self._inline:
-            if not connection.epoch and self._track(connection, None):
-                connection.epoch = self.cache.open(self.cache.clock() + FRESHNESS)
-            return connection.epoch
-        listener = self._listener
-        assert listener is not None
-        channel = listener.channel
-        if channel is None:
-            listener.start()  # does nothing, but in a forked child
-            channel = listener.channel
-        if channel is None:
-            return 0
-        if self._tracking.on_listener or connection.epoch == channel.epoch:
-            return channel.epoch
-        if not self._track(connection, channel):
-            return 0
-        connection.epoch = channel.epoch
-        listener.watch(connection)
-        return channel.epoch
-
-    def _track(self, connection: _DataConnection, channel: Channel | None) -> bool:
-        try:
-            connection.converse(track(self._tracking, channel and channel.redirect))
-        except TrackingRefused as error:
-            listener = self._listener
-            if listener is None or listener.channel == channel:
-                self._give_up_caching(str(error))
-            # Otherwise the id died with its channel; the next one will be another.
-            return False
-        return True
-
-    # The pool.
-
-    def _prepare_pool(self) -> None:
-        self._idle: deque[_DataConnection] = deque()
-        self._all: set[_DataConnection] = set()
-        self._opening = 0
-        self._waiting = 0
-        self._changed = threading.Condition()
-        self._refused = False
-
-    def _take(self) -> _DataConnection:
-        """Give a connection that is drained and ours alone until `_give_back`."""
-        while True:
-            try:
-                connection = self._idle.pop()
-            except IndexError:
-                fresh = self._open_or_wait()
-                if fresh is not None:
-                    return fresh
-                continue
-            try:
-                connection.drain()
-            except Exception:  # noqa: BLE001 - whatever it is, it was before our command
-                self._give_back(connection)
-                continue
-            return connection
-
-    def _open_or_wait(self) -> _DataConnection | None:
-        """Open another connection, or wait for one to be idle and give None."""
-        timeout = self._options.timeout
-        deadline = None if timeout is None else time.monotonic() + timeout
-        with self._changed:
-            self._waiting += 1
-            try:
-                while len(self._all) + self._opening >= self._max_connections:
-                    self._check_open()
-                    if self._idle:
-                        return None
-                    left = None if deadline is None else deadline - time.monotonic()
-                    if (left is not None and left <= 0) or not self._changed.wait(left):
-                        raise PoolTimeout(
-                            f"all {self._max_connections} connections were busy for {timeout} s"
-                        )
-                self._check_open()
-                self._opening += 1
-            finally:
-                self._waiting -= 1
-        try:
-            connection = _DataConnection(self._options, self.cache, self._trace)
-        except BaseException:
-            with self._changed:
-                self._opening -= 1
-                self._changed.notify()
-            raise
-        with self._changed:
-            self._opening -= 1
-            self._all.add(connection)
-        return connection
-
-    def _give_back(self, connection: _DataConnection) -> None:
-        if connection.closed or self._closed:
-            self._discard(connection)
-        else:
-            self._idle.append(connection)
-            if self._closed:  # closed between the look and the append
-                self._close_idle()
-        if self._waiting:
-            with self._changed:
-                self._changed.notify()
-
-    def _discard(self, connection: _DataConnection) -> None:
-        """Let a connection go, and drop what it has read: the server no longer tracks it."""
-        if self._listener is not None:
-            self._listener.unwatch(connection)
-        connection.close()
-        with self._changed:
-            self._all.discard(connection)
-        if connection.epoch and self.cache is not None:
-            if self._inline:
-                self.cache.close("connection lost")
-            else:
-                self.cache.flush("data connection lost")
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise ConnectionClosed("this client is closed")
-
     # Ends.
 
     def close(self) -> None:
@@ -552,32 +454,18 @@ class Client:
             return
         self._closed = True
         _clients.discard(self)
-        if self._listener is not None:
-            self._listener.stop()
-        self._close_idle()
-        with self._changed:
-            self._changed.notify_all()
-        if self.cache is not None:
-            self.cache.close("client closed")
-
-    def _close_idle(self) -> None:
-        while True:
-            try:
-                self._discard(self._idle.pop())
-            except IndexError:
-                return
+        if self._tracker is not None:
+            self._tracker.stop("client closed", "client closed")
+        self._pool.close()
 
     def _after_fork(self) -> None:
         """Leave the parent's sockets alone, and start over with nothing cached."""
-        for connection in tuple(self._all):
-            connection.close()  # closes the child's descriptor; the parent's goes on
-        refused = self._refused
-        self._prepare_pool()
-        self._refused = refused
+        self._counting = threading.Lock()
+        self._pool.after_fork()
         if self.cache is not None:
             self.cache.after_fork()
-        if self._listener is not None:
-            self._listener.after_fork()
+        if self._tracker is not None:
+            self._tracker.after_fork()
 
     def __enter__(self) -> Self:
         return self
@@ -593,6 +481,32 @@ class Client:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._options.address} db {self._options.db}>"
 
+
+class _Counted(Computation):
+    """A computation during which its client records every hit."""
+
+    __slots__ = ("_client",)
+
+    def __init__(self, client: Client, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._client = client
+
+    def __enter__(self) -> Self:
+        self._client._count_computing(1)
+        try:
+            return super().__enter__()
+        except BaseException:
+            self._client._count_computing(-1)
+            raise
+
+    def __exit__(self, *exc_info: Any) -> None:
+        try:
+            super().__exit__(*exc_info)
+        finally:
+            self._client._count_computing(-1)
+
+
+_NAMED = object()  # between positional and named arguments
 
 _INSTEAD = {
     Role.SUBSCRIBE: "subscribe on a Connection of its own",

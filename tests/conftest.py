@@ -11,10 +11,11 @@ import os
 from contextlib import ExitStack, closing
 from functools import cache
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import hypothesis
 import pytest
+from readers import OPTIN, SETUPS, Reader
 from servers import Binary, Wire, find_servers, leftovers
 
 if TYPE_CHECKING:
@@ -123,3 +124,27 @@ def wire() -> Iterator[Callable[[EmbeddedServer], Wire]]:
     """Give a function that connects somebody else to a server."""
     with ExitStack() as stack:
         yield lambda server: stack.enter_context(closing(Wire(server)))
+
+
+@pytest.fixture(params=[*SETUPS, *OPTIN])
+def reader(
+    request: pytest.FixtureRequest, server: EmbeddedServer, wire: Callable[[Any], Wire]
+) -> Iterator[Reader]:
+    """Give a caching client in each set-up, beside somebody else."""
+    from client import Tracking, connect
+
+    protocol, tracking = (SETUPS | OPTIN)[request.param]
+    with connect(server.url, protocol=protocol, tracking=Tracking(**tracking)) as db:
+        assert db.protocol == protocol
+        assert db.cache is not None
+        assert db.cache.status == "on"
+        yield Reader(db, wire(server))
+
+
+@pytest.fixture
+def plain_reader(server: EmbeddedServer, wire: Callable[[Any], Wire]) -> Iterator[Reader]:
+    """Give a caching client in the default set-up, beside somebody else."""
+    from client import connect
+
+    with connect(server.url, cache=True) as db:
+        yield Reader(db, wire(server))

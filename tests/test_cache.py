@@ -191,11 +191,12 @@ def test_expired_entry_can_be_fetched_anew(clock: Clock) -> None:
 
 def test_nothing_is_served_beyond_the_proof_of_freshness(clock: Clock) -> None:
     cache = Cache(clock=clock)
-    cache.open(clock.now + 2)
+    cache.open(bound=2, proven=clock.now)
+    assert cache.staleness_bound == 2
     keep(cache, b"k", b"v")
     clock.now += 2
     assert cache.get(("GET", b"k")) is MISS
-    cache.prove(clock.now + 2)  # nothing was lost meanwhile: the entry is good again
+    cache.prove(clock.now)  # nothing was lost meanwhile: the entry is good again
     assert cache.get(("GET", b"k")) == b"v"
 
 
@@ -345,7 +346,12 @@ def test_callbacks_are_told_of_keys_and_flushes(cache: Cache) -> None:
     cache.invalidate(None)
     cache.flush("because")
     cache.close("lost")
-    assert told == [((b"k",), "changed"), (None, "changed"), (None, "because"), (None, "lost")]
+    assert told == [
+        ((b"k",), "changed"),
+        (None, "flushed"),
+        (None, "because"),
+        (None, "reconnect"),
+    ]
 
 
 def test_callback_that_raises_does_not_stop_the_next(
@@ -371,6 +377,11 @@ def test_callback_may_use_the_cache(cache: Cache) -> None:
     keep(cache, b"k", b"v")
     cache.invalidate([b"other"])
     assert len(cache) == 0
+
+
+def test_empty_cache_is_a_cache() -> None:
+    assert Cache()
+    assert len(Cache()) == 0
 
 
 def test_single_key_instead_of_keys_is_refused(cache: Cache) -> None:

@@ -9,113 +9,20 @@ import os
 import threading
 import time
 import warnings
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from readers import PATIENCE, Gate, Reader, in_thread, open_things, wait_until
 from scripted import Peer, ScriptedServer
 
 import client
 from client import Cache, CommandRefused, ConnectionClosed, ReplyError, Tracking, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from conftest import StartServer
     from servers import Wire
-
-PATIENCE = 10.0
-
-# Every set-up in which the server can keep a cache right: protocol and tracking.
-SETUPS: dict[str, tuple[Any, dict[str, Any]]] = {
-    "resp3-dedicated": (3, {}),
-    "resp3-dedicated-optout": (3, {"optout": True}),
-    "resp3-dedicated-noloop": (3, {"noloop": True}),
-    "resp3-dedicated-bcast": (3, {"bcast": True}),
-    "resp3-dedicated-bcast-prefixes": (3, {"bcast": True, "prefixes": ["k:", "n:"]}),
-    "resp3-dedicated-bcast-noloop": (3, {"bcast": True, "noloop": True}),
-    "resp3-inline": (3, {"listener": "inline"}),
-    "resp3-inline-noloop": (3, {"listener": "inline", "noloop": True}),
-    "resp3-inline-bcast": (3, {"listener": "inline", "bcast": True}),
-    "resp3-inline-bcast-noloop": (3, {"listener": "inline", "bcast": True, "noloop": True}),
-    "resp2-dedicated": (2, {}),
-    "resp2-dedicated-optout": (2, {"optout": True}),
-    "resp2-dedicated-bcast": (2, {"bcast": True}),
-    "resp2-dedicated-bcast-prefixes": (2, {"bcast": True, "prefixes": ["k:", "n:"]}),
-    "resp2-dedicated-bcast-noloop": (2, {"bcast": True, "noloop": True}),
-}
-# In these `cached` is what asks for caching.
-OPTIN: dict[str, tuple[Any, dict[str, Any]]] = {
-    "resp3-dedicated-optin": (3, {"optin": True}),
-    "resp3-inline-optin": (3, {"optin": True, "listener": "inline"}),
-    "resp2-dedicated-optin": (2, {"optin": True}),
-}
-
-
-class Reader:
-    """A caching client beside somebody else, and what a test asks of both."""
-
-    def __init__(self, db: client.Client, other: Wire) -> None:
-        self.db = db
-        self.other = other
-        assert db.cache is not None
-        self.cache = db.cache
-
-    def read(self, *command: Any) -> Any:
-        return self.db.cached(*command)
-
-    @property
-    def hits(self) -> int:
-        return self.cache.stats.hits
-
-    def hit(self, *command: Any) -> Any:
-        """Read until it comes from the cache: the announcement of an earlier write may be late."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            before = self.hits
-            value = self.read(*command)
-            if self.hits == before + 1:
-                return value
-            assert time.monotonic() < deadline, f"{command} never was a hit; {self.cache.stats}"
-
-    def sees(self, expected: Any, *command: Any) -> None:
-        """Read until the expected value comes: the announcement is under way."""
-        deadline = time.monotonic() + PATIENCE
-        while (value := self.read(*command)) != expected:
-            assert time.monotonic() < deadline, f"still {value!r}, not {expected!r}: stale"
-            time.sleep(0.001)
-
-
-@pytest.fixture(params=[*SETUPS, *OPTIN])
-def reader(
-    request: pytest.FixtureRequest, server: client.EmbeddedServer, wire: Callable[[Any], Wire]
-) -> Iterator[Reader]:
-    protocol, tracking = (SETUPS | OPTIN)[request.param]
-    with connect(server.url, protocol=protocol, tracking=Tracking(**tracking)) as db:
-        assert db.protocol == protocol
-        assert db.cache is not None
-        assert db.cache.status == "on"
-        yield Reader(db, wire(server))
-
-
-@pytest.fixture
-def plain_reader(server: client.EmbeddedServer, wire: Callable[[Any], Wire]) -> Iterator[Reader]:
-    """Give a reader in the default set-up."""
-    with connect(server.url, cache=True) as db:
-        yield Reader(db, wire(server))
-
-
-def open_things() -> tuple[int, int]:
-    """Count the threads and the descriptors of this process."""
-    return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.001)
-
 
 # What every set-up does.
 
@@ -151,7 +58,7 @@ def test_flush_of_another_database_drops_as_well(reader: Reader) -> None:
     flushes = reader.cache.stats.flushes
     reader.other("SELECT", 5)
     reader.other("FLUSHDB")
-    if reader.db._inline:
+    if reader.inline:
         wait_until(
             lambda: reader.read("GET", "k:1") is None and reader.cache.stats.flushes > flushes
         )
@@ -347,7 +254,7 @@ def test_command_that_changes_a_shared_connection_is_refused(
 def test_reset_is_absorbed(plain_reader: Reader) -> None:
     plain_reader.read("GET", "k")
     assert plain_reader.db.execute("RESET") == b"RESET"
-    assert len(plain_reader.cache) == 0
+    assert plain_reader.cache.get(("GET", "k")) is client.MISS
     plain_reader.read("GET", "k")
     plain_reader.other("SET", "k", "new")
     plain_reader.sees(b"new", "GET", "k")
@@ -375,8 +282,8 @@ def test_value_in_flight_is_not_stored_after_flushall(private_server: StartServe
         assert cache is not None
         original = client.Connection.roundtrip
 
-        def slow(self: client.Connection, *commands: Any) -> list[Any]:
-            replies = original(self, *commands)
+        def slow(self: client.Connection, *commands: Any, **options: Any) -> list[Any]:
+            replies = original(self, *commands, **options)
             if commands[0][0] == "GET":
                 flushes = cache.stats.flushes
                 client.Connection.roundtrip = original  # type: ignore[method-assign]
@@ -401,8 +308,8 @@ def test_key_changed_in_flight_is_not_stored(plain_reader: Reader) -> None:
     cache = plain_reader.cache
     original = client.Connection.roundtrip
 
-    def slow(self: client.Connection, *commands: Any) -> list[Any]:
-        replies = original(self, *commands)
+    def slow(self: client.Connection, *commands: Any, **options: Any) -> list[Any]:
+        replies = original(self, *commands, **options)
         told = cache.stats.invalidations
         plain_reader.other("SET", "k", "new")
         wait_until(lambda: cache.stats.invalidations > told)
@@ -423,7 +330,7 @@ def test_lost_listener_flushes_and_comes_back(reader: Reader) -> None:
     for ident in listeners(reader):
         reader.other("CLIENT", "KILL", "ID", ident)
     reader.other("SET", "k:1", "new")
-    if reader.db._inline:
+    if reader.inline:
         # The one connection is found dead before the next command is sent.
         reader.sees(b"new", "GET", "k:1")
     else:
@@ -437,7 +344,7 @@ def test_lost_listener_flushes_and_comes_back(reader: Reader) -> None:
 
 def listeners(reader: Reader) -> list[int]:
     """Give the ids of the connections that hear of invalidations."""
-    listener = reader.db._listener
+    listener = reader.tracker._listener
     if listener is None:
         assert reader.db.id is not None
         return [reader.db.id]
@@ -515,28 +422,74 @@ def test_idle_process_hears_of_changes(plain_reader: Reader) -> None:
     wait_until(lambda: len(plain_reader.cache) == 0)  # and the client did nothing
 
 
-def test_another_threads_fetch_is_not_waited_for_on_an_idle_socket(plain_reader: Reader) -> None:
-    entered, leave = threading.Event(), threading.Event()
-    original = client.Connection.roundtrip
+def test_threads_share_one_fetch(plain_reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_reader.other("SET", "k", "v")
+    plain_reader.read("GET", "warm")  # the connections are armed
+    gate = Gate(monkeypatch, "GET")
+    got: list[Any] = []
+    threads = [in_thread(lambda: got.append(plain_reader.read("GET", "k")), name="leader")]
+    gate.entered.wait(PATIENCE)
+    threads += [in_thread(lambda: got.append(plain_reader.read("GET", "k"))) for _ in range(7)]
+    wait_until(lambda: plain_reader.cache.stats.waits == 7)
+    gate.leave.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert got == [b"v"] * 8
+    assert gate.sent == 1
 
-    def stuck(self: client.Connection, *commands: Any) -> list[Any]:
-        if threading.current_thread().name == "leader":
-            entered.set()
-            leave.wait(PATIENCE)
-        return original(self, *commands)
 
-    client.Connection.roundtrip = stuck  # type: ignore[method-assign]
-    try:
-        leader = threading.Thread(target=plain_reader.read, args=("GET", "k"), name="leader")
-        leader.start()
-        entered.wait(PATIENCE)
-        assert plain_reader.read("GET", "k") is None
-        leave.set()
-        leader.join()
-    finally:
-        leave.set()
-        client.Connection.roundtrip = original  # type: ignore[method-assign]
-    assert plain_reader.hit("GET", "k") is None
+def test_failed_leader_hands_over(plain_reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_reader.other("SET", "k", "v")
+    plain_reader.read("GET", "warm")
+    gate = Gate(monkeypatch, "GET")
+    failed: list[BaseException] = []
+    got: list[Any] = []
+
+    def lead() -> None:
+        try:
+            plain_reader.read("GET", "k")
+        except ConnectionError as error:
+            failed.append(error)
+
+    leader = in_thread(lead, name="leader")
+    gate.entered.wait(PATIENCE)
+    followers = [in_thread(lambda: got.append(plain_reader.read("GET", "k"))) for _ in range(3)]
+    wait_until(lambda: plain_reader.cache.stats.waits == 3)
+    ids = plain_reader.other("CLIENT", "LIST", "TYPE", "normal").decode().split("id=")[1:]
+    listener = listeners(plain_reader)[0]
+    me = plain_reader.other("CLIENT", "ID")
+    for ident in {int(line.split()[0]) for line in ids} - {listener, me}:
+        plain_reader.other("CLIENT", "KILL", "ID", ident)  # the leader's among them
+    gate.leave.set()
+    for thread in (leader, *followers):
+        thread.join(PATIENCE)
+    assert len(failed) == 1
+    assert got == [b"v"] * 3
+
+
+def test_leader_of_a_wrong_type_poisons_nothing(
+    plain_reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain_reader.other("RPUSH", "k", "v")
+    plain_reader.read("GET", "warm")
+    gate = Gate(monkeypatch, "GET")
+    errors: list[ReplyError] = []
+
+    def read() -> None:
+        try:
+            plain_reader.read("GET", "k")
+        except ReplyError as error:
+            errors.append(error)
+
+    threads = [in_thread(read, name="leader")]
+    gate.entered.wait(PATIENCE)
+    threads += [in_thread(read) for _ in range(3)]
+    wait_until(lambda: plain_reader.cache.stats.waits >= 3)
+    gate.leave.set()
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert [error.code for error in errors] == ["WRONGTYPE"] * 4
+    assert plain_reader.cache.stats.reservations == 0
 
 
 def test_forked_child_starts_over_and_the_parent_goes_on(reader: Reader) -> None:
@@ -638,10 +591,10 @@ def test_threads_get_their_own_replies(plain_reader: Reader) -> None:
 
 def test_pool_is_bounded_and_waits(server: client.EmbeddedServer) -> None:
     with connect(server.url, max_connections=1, timeout=0.5) as db:
-        held = db._take()
+        held = db._pool.take()
         with pytest.raises(client.PoolTimeout, match="all 1 connections"):
             db.execute("PING")
-        threading.Timer(0.05, db._give_back, [held]).start()
+        threading.Timer(0.05, db._pool.give_back, [held]).start()
         assert db.execute("PING") == b"PONG"
 
 

@@ -1,0 +1,289 @@
+"""A read on its way through the blocking client's cache: hit, wait for another's fetch, or fetch.
+
+The order of the steps is what keeps the cache right: a computation depends on the keys before
+anything is looked at; the connection is armed before the place is reserved; the place is reserved
+before a byte is sent; and every way out ends the reservation.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Hashable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ._cache import MISS, Cache, Entry, Reservation
+from ._memoize import running
+from ._resp import ReplyError, encode_command
+from ._session import Word
+
+if TYPE_CHECKING:
+    from ._pool import DataConnection, Pool
+    from ._tracker import Tracker
+    from ._tracking import Tracking
+
+_CACHING_YES = (b"CLIENT", b"CACHING", b"YES")
+
+_NUMBERS = frozenset((str, bytes, int, float))
+
+
+def place_of(command: Sequence[Word]) -> Hashable:
+    """Give what a read is cached under: its arguments, or its wire form for unusual ones."""
+    return tuple(command) if _NUMBERS.issuperset(map(type, command)) else encode_command(*command)
+
+
+class Read:
+    """A read on its way through the cache: hit, wait for another's fetch, or fetch."""
+
+    __slots__ = (
+        "_cache", "_computations", "_deadline", "_max_stale", "_pool", "_tracker", "_tracking",
+        "_ttl",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        pool: Pool,
+        tracker: Tracker,
+        tracking: Tracking,
+        cache: Cache,
+        ttl: float | None,
+        max_stale: float | None,
+    ) -> None:
+        self._pool = pool
+        self._tracker = tracker
+        self._tracking = tracking
+        self._cache = cache
+        self._ttl = ttl
+        self._max_stale = max_stale
+        self._deadline = pool.deadline()
+        # The functions being computed that will depend on what is read.
+        self._computations = running(cache)
+
+    def one(self, command: Sequence[Word], keys: tuple[bytes, ...]) -> Any:
+        """Give the reply of a command that reads these keys, an error as a value."""
+        cache = self._cache
+        if not self._tracking.covers(keys):
+            self._spoil("it read a key that is not tracked")
+            connection = self._pool.take(self._deadline)
+            try:
+                return connection.roundtrip(command, deadline=self._deadline)[0]
+            finally:
+                self._pool.give_back(connection)
+        for computation in self._computations:
+            computation.read(keys)  # before anything is looked at
+        place = place_of(command)
+        if not self._tracker.inline:
+            entry = self._hit(place, None)
+            if entry is None and not self._computations:
+                # Another thread may be fetching the same: one of us is enough.
+                while (flight := cache.flight(place)) is not None:
+                    if not wait_for(cache, flight, self._deadline):
+                        break
+                    entry = self._hit(place, None)
+                    if entry is not None:
+                        break
+            if entry is not None:
+                return self._serve(entry, command)
+        connection = self._pool.take(self._deadline)
+        try:
+            if self._tracker.inline:
+                # Drained just now; before that a hit would have proved nothing.
+                entry = self._hit(place, connection)
+                if entry is not None:
+                    return self._serve(entry, command, connection)
+            (reply,) = self._fetch(connection, command, [(place, keys)])
+            return reply
+        finally:
+            self._pool.give_back(connection)
+
+    def each(self, names: Sequence[Word], keys: tuple[bytes, ...]) -> Any:
+        """Give MGET's reply, from the entries of GET where there are any.
+
+        A null is kept apart: MGET has one for a key of another type too, where GET has an error.
+        """
+        for computation in self._computations:
+            computation.read(keys)
+        if self._tracker.inline:
+            connection = self._pool.take(self._deadline)
+            try:
+                return self._each(names, keys, connection)
+            finally:
+                self._pool.give_back(connection)
+        return self._each(names, keys, None)
+
+    def _each(
+        self,
+        names: Sequence[Word],
+        keys: tuple[bytes, ...],
+        connection: DataConnection | None,
+    ) -> Any:
+        values: list[Any] = [MISS] * len(names)
+        missing: dict[bytes, list[int]] = {}
+        for index, (name, key) in enumerate(zip(names, keys, strict=True)):
+            name = name if type(name) in (str, bytes) else key
+            entry = self._hit(("GET", name), connection) or self._hit(("MGET", name), connection)
+            if entry is not None:
+                for computation in self._computations:
+                    computation.found(entry)
+                values[index] = entry.read()
+            else:
+                missing.setdefault(key, []).append(index)
+        if not missing:
+            return values
+        wanted = []
+        for key, (first, *_) in missing.items():
+            name = names[first]
+            name = name if type(name) in (str, bytes) else key
+            tracked = self._tracking.covers((key,))
+            wanted.append((("GET", name), (key,) if tracked else ()))
+            if not tracked:
+                self._spoil("it read a key that is not tracked")
+        mine = connection or self._pool.take(self._deadline)
+        try:
+            reply = self._fetch(mine, (b"MGET", *missing), wanted)
+        finally:
+            if connection is None:
+                self._pool.give_back(mine)
+        if isinstance(reply, Exception):
+            return reply
+        for places, value in zip(missing.values(), reply, strict=True):
+            for index in places:
+                values[index] = value
+        return values
+
+    def _spoil(self, reason: str) -> None:
+        for computation in self._computations:
+            computation.spoil(reason)
+
+    def _hit(self, place: Hashable, connection: DataConnection | None) -> Entry | None:
+        """Find an entry that is fresh enough, asking for a proof of it where it may not be."""
+        cache = self._cache
+        entry = cache.find(place)
+        if entry is None or self._max_stale is None:
+            return entry
+        if cache.clock() - cache.proven <= self._max_stale and self._max_stale > 0:
+            return entry
+        if not self._tracker.barrier(connection, self._deadline):
+            return None
+        # As fresh as this call: one proof serves all that it reads.
+        self._max_stale = None
+        return cache.find(place)
+
+    def _serve(
+        self,
+        entry: Entry,
+        command: Sequence[Word],
+        connection: DataConnection | None = None,
+    ) -> Any:
+        for computation in self._computations:
+            computation.found(entry)
+        value = entry.read()
+        if self._cache.audit and random.random() < self._cache.audit:  # noqa: S311 - a sample
+            self._audit(entry, command, value, connection)
+        return value
+
+    def _audit(
+        self,
+        entry: Entry,
+        command: Sequence[Word],
+        served: Any,
+        connection: DataConnection | None,
+    ) -> None:
+        """Compare a hit with the server's value, and count it if nothing explains a difference.
+
+        A change that was under way explains it: its announcement precedes the proof, and then the
+        entry is gone.
+        """
+        cache = self._cache
+        cache.count("audits")
+        mine = connection or self._pool.take(self._deadline)
+        try:
+            (actual,) = mine.roundtrip(command, deadline=self._deadline)
+        finally:
+            if connection is None:
+                self._pool.give_back(mine)
+        if actual == served or isinstance(actual, Exception):
+            return
+        if self._tracker.barrier(connection, self._deadline) and cache.find(entry.command) is entry:
+            cache.count("stale")
+            cache.invalidate(entry.keys, "stale")
+            if cache.on_stale is not None:
+                cache.on_stale(entry.command, served, actual)
+
+    def _fetch(
+        self,
+        connection: DataConnection,
+        command: Sequence[Word],
+        wanted: Sequence[tuple[Hashable, tuple[bytes, ...]]],
+    ) -> Any:
+        """Read from the server, and keep what came if nothing was said against it meanwhile.
+
+        Args:
+            connection: drained, ours.
+            command: the read.
+            wanted: for each value to be kept its place and its keys; none where untracked.
+
+        Returns:
+            The reply in a list of one, or for several values wanted the list of them, or an error.
+        """
+        cache = self._cache
+        epoch = self._tracker.arm(connection)
+        source = connection.source
+        reservations = [
+            cache.reserve(place, keys, epoch, source) if keys and epoch else None
+            for place, keys in wanted
+        ]
+        several = command[0] == b"MGET"
+        permit = self._tracking.optin and any(reservations)
+        keys = [keys[0] for _, keys in wanted if keys] if several else wanted[0][1]
+        pttls = [(b"PTTL", key) for key in keys] if cache.server_ttl and any(reservations) else []
+        # PTTL before the permit, which covers the next command only.
+        batch = [*pttls, *([_CACHING_YES] if permit else []), command]
+        try:
+            started = cache.clock()
+            replies = connection.roundtrip(*batch, deadline=self._deadline)
+            if epoch:
+                self._tracker.prove(started)
+            reply = replies[-1]
+            values = reply if several and isinstance(reply, list) else [reply]
+            tracked = epoch and not (permit and isinstance(replies[-2], ReplyError))
+            if not tracked or (self._tracking.optin and not all(reservations)):
+                self._spoil("it read a key that is not tracked")
+            for index, (reservation, value) in enumerate(zip(reservations, values, strict=False)):
+                if reservation is None or not tracked:
+                    continue
+                life = self._ttl
+                if pttls:
+                    left = replies[index : index + 1] if several else replies[: len(pttls)]
+                    life = _shortest(life, left, cache.clock() - started)
+                if several and value is None:
+                    cache.rename(reservation, ("MGET", reservation.command[1]))  # type: ignore[index]
+                cache.fill(reservation, value, life)
+            ends = cache.clock() + cache.max_ttl
+            for computation in self._computations:
+                for place, _ in wanted:
+                    entry = cache.find(place)
+                    computation.fetched(source, ends if entry is None else entry.expires)
+            return reply if several else values
+        finally:
+            for reservation in reservations:
+                if reservation is not None:
+                    cache.abandon(reservation)  # does nothing after a fill
+
+
+def _shortest(ttl: float | None, pttls: Sequence[Any], elapsed: float) -> float | None:
+    """Give the life left to a value by its keys' PTTL replies, from when they were asked."""
+    # -1: does not expire; -2: is not there, and its appearance will be announced.
+    left = [ms / 1000 - elapsed for ms in pttls if isinstance(ms, int) and ms >= 0]
+    return min([*left, ttl] if ttl is not None else left) if left else ttl
+
+
+def wait_for(cache: Cache, flight: Reservation, deadline: float | None) -> bool:
+    """Wait until another thread's fetch has ended; False if the deadline came first."""
+    turn = threading.Lock()
+    turn.acquire()
+    if not cache.when_ended(flight, turn.release):
+        return True
+    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+    return turn.acquire(timeout=left)

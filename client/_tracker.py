@@ -1,0 +1,138 @@
+"""What keeps the blocking client's cache right: the listener or the inline connection.
+
+It arms a connection before the first cached read on it, ends what a connection has read when the
+connection is gone, and proves on request that all announcements have been heard. Where the server
+will not track it says so in the cache's `status`, and the client goes on uncached.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._cache import ALWAYS
+from ._errors import TrackingRefused
+from ._handshake import track
+from ._listener import FRESHNESS, Channel, Listener
+
+if TYPE_CHECKING:
+    from ._cache import Cache
+    from ._options import Options
+    from ._pool import DataConnection
+    from ._session import Trace
+    from ._tracking import Tracking
+
+
+class Tracker:
+    """Owns the channel of one client.
+
+    Args:
+        options, trace: of the listener's connection.
+        tracking: how the server is asked to track.
+        cache: the cache to keep right.
+
+    Attributes:
+        inline: whether the pushes come on the data connection, of which there is one then.
+    """
+
+    def __init__(
+        self, options: Options, tracking: Tracking, cache: Cache, trace: Trace | None
+    ) -> None:
+        self.inline = tracking.listener == "inline"
+        self._tracking = tracking
+        self._cache = cache
+        self._refused = False
+        self._listener = None if self.inline else Listener(options, tracking, cache, trace)
+
+    def begin(self, first: DataConnection) -> None:
+        """Open the channel, or give up caching and say why in the cache's status."""
+        try:
+            self._tracking.check_protocol(first.protocol)
+            if self._listener is not None:
+                self._listener.start()
+            self.arm(first)
+        except (TrackingRefused, ValueError) as error:
+            self._give_up(str(error))
+
+    def _give_up(self, reason: str) -> None:
+        self._refused = True
+        self.stop(reason, "reconnect")
+
+    def arm(self, connection: DataConnection) -> int:
+        """Have the server announce what this connection reads; give the channel's epoch or 0."""
+        if self._refused:
+            return 0
+        listener = self._listener
+        if listener is None:
+            started = self._cache.clock()
+            if not connection.epoch and self._track(connection, None):
+                connection.epoch = self._cache.open(FRESHNESS, started)
+            return connection.epoch
+        channel = listener.channel
+        if channel is None:
+            listener.start()  # does nothing, but in a forked child
+            channel = listener.channel
+        if channel is None:
+            return 0
+        if self._tracking.on_listener:
+            connection.source = ALWAYS
+            return channel.epoch
+        if connection.epoch == channel.epoch:
+            return channel.epoch
+        if not self._track(connection, channel):
+            return 0
+        connection.epoch = channel.epoch
+        listener.watch(connection, connection.source)
+        return channel.epoch
+
+    def _track(self, connection: DataConnection, channel: Channel | None) -> bool:
+        try:
+            connection.converse(track(self._tracking, channel and channel.redirect))
+        except TrackingRefused as error:
+            if self._listener is None or self._listener.channel == channel:
+                self._give_up(str(error))
+            # Otherwise the id died with its channel; the next one will be another.
+            return False
+        return True
+
+    def lost(self, connection: DataConnection) -> None:
+        """Serve no more what a connection has read: the server forgets it with the connection."""
+        if self._listener is not None:
+            self._listener.unwatch(connection)
+        if not connection.epoch:
+            return
+        if self.inline:
+            self._cache.close("connection lost", "connection lost")
+        elif connection.source is not ALWAYS:
+            self._cache.end(connection.source)
+
+    def barrier(self, connection: DataConnection | None, deadline: float | None) -> bool:
+        """Have all that was announced up to now reach the cache; False if it can't be known.
+
+        Args:
+            connection: the inline connection, where that is how it is done.
+            deadline: a time of `time.monotonic()`, or None.
+        """
+        if self._listener is not None:
+            return self._listener.barrier(deadline)
+        if connection is None:
+            return False
+        started = self._cache.clock()
+        connection.roundtrip((b"PING",), deadline=deadline)
+        self._cache.prove(started)
+        return True
+
+    def prove(self, started: float) -> None:
+        """Note that a command sent after `started`, by the cache's clock, was answered inline."""
+        if self.inline:
+            self._cache.prove(started)
+
+    def stop(self, reason: str, event: str) -> None:
+        """Stop listening, and close the cache."""
+        if self._listener is not None:
+            self._listener.stop(reason, event)
+        self._cache.close(reason, event)
+
+    def after_fork(self) -> None:
+        """Leave the parent's listener to the parent; the next read starts one of our own."""
+        if self._listener is not None:
+            self._listener.after_fork()

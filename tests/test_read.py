@@ -1,0 +1,381 @@
+"""Reads through the cache: per-key MGET, freshness on request, the server's TTL, audits, events."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from readers import Gate, Reader, in_thread, wait_until
+
+import client
+from client import Cache, Tracking, connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from servers import Wire
+
+
+def sent_by(db_frames: list[Any]) -> list[Any]:
+    return [frame for name, direction, frame in db_frames if (name, direction) == ("data", "sent")]
+
+
+class Traced:
+    """A client whose frames can be looked at."""
+
+    def __init__(self, url: str, cache: Cache | None = None, **options: Any) -> None:
+        self.frames: list[Any] = []
+        self.db = connect(
+            url, cache=cache or Cache(), trace=lambda *frame: self.frames.append(frame), **options
+        )
+
+    def sent(self) -> list[Any]:
+        """Give the commands sent on data connections since the last call."""
+        sent = [frame for who, way, frame in self.frames if (who, way) == ("data", "sent")]
+        self.frames.clear()
+        return [tuple(bytes(w, "ascii") if isinstance(w, str) else w for w in f) for f in sent]
+
+
+# MGET.
+
+
+def test_mget_fetches_only_what_is_missing(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire]
+) -> None:
+    wire(server)("MSET", "a", "1", "b", "2", "c", "3")
+    traced = Traced(server.url)
+    with traced.db as db:
+        db.execute("GET", "b")
+        traced.sent()
+        assert db.execute("MGET", "a", "b", "c", "a") == [b"1", b"2", b"3", b"1"]
+        assert traced.sent() == [(b"MGET", b"a", b"c")]
+        assert db.execute("MGET", "c", "b") == [b"3", b"2"]
+        assert db.execute("GET", "a") == b"1"  # shared with GET
+        assert traced.sent() == []
+        wire(server)("SET", "b", "new")
+        wait_until(lambda: db.execute("MGET", "a", "b") == [b"1", b"new"])
+        assert (b"MGET", b"b") in traced.sent()
+
+
+def test_mgets_null_is_not_gets(server: client.EmbeddedServer, wire: Callable[[Any], Wire]) -> None:
+    # MGET has a null for a key of another type, GET an error.
+    wire(server)("RPUSH", "list", "x")
+    traced = Traced(server.url)
+    with traced.db as db:
+        assert db.execute("MGET", "list", "none") == [None, None]
+        traced.sent()
+        assert db.execute("MGET", "none", "list") == [None, None]
+        assert traced.sent() == []
+        with pytest.raises(client.ReplyError, match="WRONGTYPE"):
+            db.execute("GET", "list")
+
+
+def test_mget_in_every_setup(reader: Reader) -> None:
+    reader.other("MSET", "k:1", "1", "k:2", "2")
+    assert reader.read("MGET", "k:1", b"k:2", "k:3") == [b"1", b"2", None]
+    reader.other("MSET", "k:1", "one", "k:3", "three")
+    reader.sees([b"one", b"2", b"three"], "MGET", "k:1", b"k:2", "k:3")
+
+
+def test_mget_without_keys_is_the_servers_error(plain_reader: Reader) -> None:
+    with pytest.raises(client.ReplyError, match="wrong number"):
+        plain_reader.db.execute("MGET")
+
+
+# Freshness on request.
+
+
+def test_max_stale_zero_is_never_stale_and_refetches_nothing_unchanged(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire]
+) -> None:
+    other = wire(server)
+    traced = Traced(server.url)
+    with traced.db as db:
+        assert db.cache is not None
+        for number in range(100):
+            other("SET", "k", number)  # completed: the next read must see it, at once
+            assert db.cached("GET", "k", max_stale=0) == b"%d" % number
+        db.cached("GET", "k")
+        traced.sent()
+        hits = db.cache.stats.hits
+        for _ in range(20):
+            assert db.cached("GET", "k", max_stale=0) == b"99"
+        assert traced.sent() == []
+        assert db.cache.stats.hits == hits + 20
+
+
+@pytest.mark.parametrize("tracking", [{"bcast": True}, {"listener": "inline"}])
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_max_stale_in_other_setups(
+    server: client.EmbeddedServer,
+    wire: Callable[[Any], Wire],
+    tracking: dict[str, Any],
+    protocol: Any,
+) -> None:
+    if protocol == 2 and "listener" in tracking:
+        pytest.skip("there is no inline tracking in RESP2")
+    other = wire(server)
+    with connect(server.url, protocol=protocol, tracking=Tracking(**tracking)) as db:
+        for number in range(50):
+            other("SET", "k", number)
+            assert db.cached("GET", "k", max_stale=0) == b"%d" % number
+
+
+def test_recent_proof_is_enough_for_a_laxer_bound(server: client.EmbeddedServer) -> None:
+    now = [0.0]
+    traced = Traced(server.url, Cache(clock=lambda: now[0]))
+    with traced.db as db:
+        assert db.cache is not None
+        db.cached("GET", "k")
+        wait_until(lambda: ("listener", "received", b"PONG") in traced.frames)
+        db.cache.prove(0.0)
+        now[0] = 0.5
+        traced.frames.clear()
+        assert db.cached("GET", "k", max_stale=0.6) is None
+        assert traced.frames == []
+        assert db.cached("GET", "k", max_stale=0.4) is None
+        assert [frame[2] for frame in traced.frames] == [["PING"], b"PONG"]
+
+
+def test_proofs_are_shared(server: client.EmbeddedServer) -> None:
+    traced = Traced(server.url)
+    with traced.db as db:
+        db.cached("GET", "k")
+        threads = [
+            in_thread(lambda: [db.cached("GET", "k", max_stale=0) for _ in range(50)])
+            for _ in range(8)
+        ]
+        for thread in threads:
+            thread.join()
+        pings = [frame for frame in traced.frames if frame[1:] == ("sent", ["PING"])]
+        assert len(pings) < 400
+
+
+@pytest.mark.parametrize("max_stale", [-1, "0", float("nan")])
+def test_max_stale_that_makes_no_sense(plain_reader: Reader, max_stale: Any) -> None:
+    with pytest.raises((ValueError, TypeError)):
+        plain_reader.db.cached("GET", "k", max_stale=max_stale)
+
+
+# Life.
+
+
+@pytest.mark.parametrize("optin", [True, False])
+def test_server_ttl_ends_an_entry(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire], optin: bool
+) -> None:
+    other = wire(server)
+    other("SET", "ends", "v", "PX", 5000)
+    other("MSET", "stays", "v", "m", "v")
+    other("PEXPIRE", "m", 4000)
+    now = [100.0]
+    cache = Cache(clock=lambda: now[0], server_ttl=True)
+    traced = Traced(server.url, cache, tracking=Tracking(optin=optin))
+    with traced.db as db:
+        traced.sent()
+        db.cached("GET", "ends")
+        permit = [(b"CLIENT", b"CACHING", b"YES")] * optin
+        sent = [frame for frame in traced.sent() if frame[1] != b"TRACKING"]
+        assert sent == [(b"PTTL", b"ends"), *permit, (b"GET", b"ends")]
+        db.cached("GET", "stays")
+        db.cached("GET", "missing")
+        db.cached("MGET", "stays", "m")
+        lives = {
+            command: entry.expires - 100.0
+            for command in cache
+            if (entry := cache.find(command)) is not None
+        }
+        assert 4.5 < lives[("GET", "ends")] <= 5.0
+        assert 3.5 < lives[("GET", "m")] <= 4.0
+        assert lives[("GET", "stays")] == lives[("GET", "missing")] == cache.max_ttl
+        for key in ("ends", "stays", "m"):  # tracked all the same
+            other("SET", key, "new")
+        wait_until(lambda: len(cache) == 1)
+
+
+# Losses that are dropped exactly.
+
+
+def test_lost_data_connection_drops_what_it_read_and_nothing_else(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire]
+) -> None:
+    other = wire(server)
+    with connect(server.url, cache=True) as db:
+        cache = db.cache
+        assert cache is not None
+        first = db._pool.take()
+        db.execute("GET", "by-second")
+        db._pool.give_back(first)
+        assert first is db._pool.take()
+        db._pool.give_back(first)
+        db.execute("GET", "by-first")
+        assert first.id is not None
+        other("CLIENT", "KILL", "ID", first.id)
+        wait_until(lambda: cache.find(("GET", "by-first")) is None)
+        assert cache.find(("GET", "by-second")) is not None
+        assert "connection that read it is gone" in cache.explain("GET", "by-first")
+
+
+def test_broken_redirect_is_noticed(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire]
+) -> None:
+    """A RESP3 data connection is told when a tracked key changes and its target is gone."""
+    other = wire(server)
+    with connect(server.url, cache=True) as db:
+        cache = db.cache
+        assert cache is not None
+        db.execute("GET", "k")
+        connection = db._pool.take()
+        connection.take_push(client.Push([b"tracking-redir-broken", 1]))
+        db._pool.give_back(connection)
+        assert cache.find(("GET", "k")) is None
+        db.execute("GET", "k")  # armed anew
+        assert cache.find(("GET", "k")) is not None
+        other("SET", "k", "new")
+        wait_until(lambda: db.execute("GET", "k") == b"new")
+
+
+def test_overflow_of_the_servers_table_is_an_invalidation(
+    private_server: Any, wire: Callable[[Any], Wire]
+) -> None:
+    server = private_server(args=["--tracking-table-max-keys", "10"])
+    with connect(server.url, cache=True) as db:
+        cache = db.cache
+        assert cache is not None
+        for number in range(100):
+            db.execute("GET", f"k:{number}")
+        wait_until(lambda: len(cache) <= 12)
+        other = wire(server)
+        for number in range(100):
+            other("SET", f"k:{number}", "new")
+        for number in range(100):
+            wait_until(lambda number=number: db.execute("GET", f"k:{number}") == b"new")  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("command", [("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", 0, 1)])
+def test_own_flush_and_swap_flush(plain_reader: Reader, command: tuple[Any, ...]) -> None:
+    plain_reader.other("SET", "k", "v")
+    assert plain_reader.read("GET", "k") == b"v"
+    plain_reader.db.execute(*command)
+    assert plain_reader.read("GET", "k") is None
+
+
+# Hits that cost nothing.
+
+
+def test_hit_borrows_no_connection_and_takes_no_lock(
+    plain_reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    db = plain_reader.db
+    db.execute("GET", "k")
+    db.execute("LRANGE", "l", 0, -1)
+    monkeypatch.setattr(db, "_pool", None)
+    monkeypatch.setattr(db, "_tracker", None)
+    with plain_reader.cache._lock:  # a hit that wanted it would wait for ever
+        assert db.execute("GET", "k") is None
+        assert db.cached("GET", "k") is None
+        assert db.execute("LRANGE", "l", 0, -1) == []
+    monkeypatch.undo()
+
+
+# Audit.
+
+
+def test_audit_finds_a_stale_hit_and_no_other(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire]
+) -> None:
+    other = wire(server)
+    told: list[Any] = []
+    cache = Cache(audit=1.0, on_stale=lambda *finding: told.append(finding))
+    with connect(server.url, cache=cache) as db:
+        for number in range(30):  # races that the order explains
+            db.execute("GET", "k")
+            other("SET", "k", number)
+            db.execute("GET", "k")
+        assert cache.stats.audits > 0
+        assert (cache.stats.stale, told) == (0, [])
+        # A bug, made: an entry that no invalidation will reach.
+        wait_until(lambda: (db.execute("GET", "k"), cache.find(("GET", "k")))[1])
+        entry = cache.find(("GET", "k"))
+        assert entry is not None
+        entry.value = b"wrong"
+        assert db.execute("GET", "k") == b"wrong"
+        assert cache.stats.stale == 1
+        assert told == [(("GET", "k"), b"wrong", b"29")]
+        assert db.execute("GET", "k") == b"29"
+
+
+# Telling.
+
+
+def test_events_tell_keys_and_reasons(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire]
+) -> None:
+    other = wire(server)
+    cache = Cache(max_entries=2)
+    events = cache.events()
+    with connect(server.url, cache=cache) as db:
+        assert events.get(5) == (None, "connect")
+        db.execute("GET", "a")
+        other("SET", "a", "1")
+        assert events.get(5) == ((b"a",), "changed")
+        db.execute("SET", "b", "1")
+        assert [events.get(5), events.get(5)] == [((b"b",), "own write")] * 2
+        other("FLUSHALL")
+        assert events.get(5) == (None, "flushed")
+        for name in "xyz":
+            db.execute("GET", name)
+        evicted = events.get(5)
+        assert evicted is not None
+        assert evicted.reason == "evicted"
+        assert events.get(0) is None
+    assert events.get(5) == (None, "client closed")
+    events.close()
+    assert list(events) == []
+
+
+def test_events_of_a_slow_reader_become_an_overflow() -> None:
+    cache = Cache()
+    events = cache.events(max_events=3)
+    for number in range(4):
+        cache.invalidate([b"%d" % number])
+    assert events.get(0) == (None, "overflow")
+    assert events.get(0) is None
+    cache.invalidate([b"k"])
+    assert next(events) == ((b"k",), "changed")
+    events.close()
+
+
+def test_explain_says_why(plain_reader: Reader) -> None:
+    cache, db = plain_reader.cache, plain_reader.db
+    assert cache.explain("GET", "k") == (
+        "not cached yet: not read, or one of its keys has changed since"
+    )
+    db.execute("GET", "k")
+    assert cache.explain("GET", "k").startswith("cached, for ")
+    assert cache.explain("TTL", "k").startswith("not cached: TTL counts down")
+    assert cache.explain("SET", "k", "v").startswith("not cached: SET ")
+    db.close()
+    assert cache.explain("GET", "k") == "not cached: caching is off: client closed"
+
+
+def test_explain_knows_the_prefixes(server: client.EmbeddedServer) -> None:
+    with connect(server.url, tracking=Tracking(bcast=True, prefixes=["in:"])) as db:
+        assert db.cache is not None
+        assert "prefixes" in db.cache.explain("GET", "out")
+
+
+def test_fetch_under_way_is_told(plain_reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain_reader.read("GET", "warm")
+    gate = Gate(monkeypatch, "GET")
+    leader = in_thread(plain_reader.read, "GET", "k", name="leader")
+    gate.entered.wait(5)
+    assert plain_reader.cache.explain("GET", "k") == "not cached yet: being fetched"
+    gate.leave.set()
+    leader.join()
+
+
+def test_staleness_bound_can_be_read(reader: Reader) -> None:
+    assert reader.cache.staleness_bound == 2.5
+    assert threading.active_count() >= 1
