@@ -230,7 +230,7 @@ class Cache:
         self._owner: Callable[[], object] = lambda: None
         self._why_not: Callable[[], Callable[[tuple[Any, ...]], str | None] | None] = lambda: None
         self._callbacks: list[InvalidationCallback] = []
-        self._counts = dict.fromkeys(_COUNTED, 0)
+        self._counts: dict[str, int] = dict.fromkeys(_COUNTED, 0)
         self._refused: dict[str, int] = {}
         self._past_hits = 0
         self._epochs = 0

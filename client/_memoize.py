@@ -48,7 +48,7 @@ class Computation:
     """
 
     __slots__ = (
-        "_cache", "_expires", "_hit", "_place", "_reservation", "_seen", "_sources", "_token",
+        "_cache", "_hit", "_place", "_refresh", "_reservation", "_seen", "_sources", "_token",
         "_ttl", "_wait", "spoiled", "value",
     )  # fmt: skip
 
@@ -57,11 +57,13 @@ class Computation:
         cache: Cache,
         place: Hashable,
         ttl: float | None,
+        refresh: Callable[[], None],
         wait: Callable[[Reservation], None],
     ) -> None:
         self._cache = cache
         self._place = place
         self._ttl = ttl
+        self._refresh = refresh
         self._wait = wait
         self._reservation: Reservation | None = None
         self._seen: set[bytes] = set()
@@ -72,6 +74,7 @@ class Computation:
 
     def __enter__(self) -> Self:
         cache, running = self._cache, _running.get()
+        self._refresh()
         entry = cache.find(self._place)
         if entry is None and not running:
             # One that runs itself waits for no other: they could wait for each other for ever.

@@ -360,7 +360,12 @@ class Client:
         return self.cache
 
     def _computing_at(self, place: Hashable, ttl: float | None) -> Computation:
-        return _Counted(self, self._need_cache(), place, ttl, self._wait_for)
+        return _Counted(self, self._need_cache(), place, ttl, self._refresh, self._wait_for)
+
+    def _refresh(self) -> None:
+        """Have what was pushed inline reach the cache: before that a hit proves nothing."""
+        if self._tracker is not None and self._tracker.inline:
+            self._pool.give_back(self._pool.take())
 
     def _wait_for(self, flight: Reservation) -> None:
         """Wait until another thread's fetch has ended, or until a call's time is up."""
