@@ -7,12 +7,16 @@ will not track it says so in the cache's `status`, and the client goes on uncach
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from ._cache import ALWAYS
 from ._errors import TrackingRefused
 from ._handshake import track
 from ._listener import FRESHNESS, Channel, Listener
+
+# Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
+_LAST_WORD = 1.0
 
 if TYPE_CHECKING:
     from ._cache import Cache
@@ -88,11 +92,23 @@ class Tracker:
         try:
             connection.converse(track(self._tracking, channel and channel.redirect))
         except TrackingRefused as error:
-            if self._listener is None or self._listener.channel == channel:
+            if self._is_final(channel):
                 self._give_up(str(error))
-            # Otherwise the id died with its channel; the next one will be another.
             return False
         return True
+
+    def _is_final(self, channel: Channel | None) -> bool:
+        """Tell a refusal to track from one to redirect to a listener that is gone.
+
+        An id dies with its connection, and the server knows before we do.
+        """
+        listener = self._listener
+        if listener is None:
+            return True
+        soon = time.monotonic() + _LAST_WORD
+        return (
+            listener.channel is channel and listener.barrier(soon) and listener.channel is channel
+        )
 
     def lost(self, connection: DataConnection) -> None:
         """Serve no more what a connection has read: the server forgets it with the connection."""

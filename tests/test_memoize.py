@@ -6,7 +6,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from readers import PATIENCE, Reader, in_thread, wait_until
+from readers import PATIENCE, PROMPT, Reader, in_thread, wait_until
 
 import client
 from client import MISS, ReplyError, Tracking, connect
@@ -43,7 +43,7 @@ def test_result_is_kept_until_any_key_it_read_changes(reader: Reader) -> None:
     for name in "abc":
         reader.other("SET", f"k:{name}", 10)
         expected = {"a": 15, "b": 23, "c": 30}[name]
-        wait_until(lambda expected=expected: total("a", "b", "c") == expected)  # type: ignore[misc]
+        wait_until(lambda expected=expected: total("a", "b", "c") == expected, PROMPT)  # type: ignore[misc]
     before = calls.count
     reader.other("SET", "k:unread", 1)
     wait_until(lambda: total("a", "b", "c") == 30)
@@ -93,7 +93,7 @@ def test_nested_results_depend_on_the_inner_ones_keys(plain_reader: Reader) -> N
     assert outer() == (None, None)
     assert runs == ["inner", "outer"]
     reader.other("SET", "inner", "1")
-    wait_until(lambda: outer() == (b"1", None))
+    wait_until(lambda: outer() == (b"1", None), PROMPT)
     assert "inner" in runs[2:]
     assert "outer" in runs[2:]
 
@@ -242,7 +242,7 @@ def test_block_can_be_computed_under_a_name(plain_reader: Reader) -> None:
     assert report() is None
     assert len(runs) == 1
     plain_reader.other("SET", "k", "new")
-    wait_until(lambda: report() == b"new")
+    wait_until(lambda: report() == b"new", PROMPT)
 
 
 def test_lost_data_connection_ends_what_was_made_of_its_reads(plain_reader: Reader) -> None:
@@ -253,7 +253,7 @@ def test_lost_data_connection_ends_what_was_made_of_its_reads(plain_reader: Read
     assert function() is None
     plain_reader.other("CLIENT", "KILL", "ID", plain_reader.db.id or 0)
     plain_reader.other("SET", "k", "new")
-    wait_until(lambda: function() == b"new")
+    wait_until(lambda: function() == b"new", PROMPT)
 
 
 def test_result_ends_with_the_entries_it_was_made_of(server: client.EmbeddedServer) -> None:

@@ -1,0 +1,123 @@
+"""A TCP proxy in front of a real server, to do to a link what networks do: delay, freeze, cut.
+
+What one direction of one connection carries is never reordered: TCP does not. Different
+connections are, and so are the two directions, by delaying one and not the other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    import client
+
+
+class Way:
+    """One direction of a link: `delay` seconds for what arrives; while `held` nothing goes on."""
+
+    def __init__(self) -> None:
+        self.delay = 0.0
+        self._open = threading.Event()
+        self._open.set()
+
+    def hold(self) -> None:
+        self._open.clear()
+
+    def release(self) -> None:
+        self._open.set()
+
+    def wait(self) -> None:
+        self._open.wait()
+        if self.delay:
+            time.sleep(self.delay)
+
+
+class Link:
+    """One proxied connection: `up` to the server, `down` to the client."""
+
+    def __init__(self, client_side: socket.socket, server_side: socket.socket) -> None:
+        self.up, self.down = Way(), Way()
+        self.sockets = (client_side, server_side)
+        self.threads = [
+            threading.Thread(target=self._pump, args=(client_side, server_side, self.up)),
+            threading.Thread(target=self._pump, args=(server_side, client_side, self.down)),
+        ]
+        for thread in self.threads:
+            thread.start()
+
+    def _pump(self, source: socket.socket, drain: socket.socket, way: Way) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                way.wait()
+                drain.sendall(data)
+        way.wait()  # a frozen link does not tell of its end either
+        for sock in (source, drain):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+
+    def freeze(self) -> None:
+        """Become a black hole: nothing passes, nothing is closed."""
+        self.up.hold()
+        self.down.hold()
+
+    def thaw(self) -> None:
+        self.up.release()
+        self.down.release()
+
+    def cut(self) -> None:
+        """End the connection on both sides."""
+        for sock in self.sockets:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self.thaw()
+
+
+class Proxy:
+    """Listens on a free port; `links` are its connections in the order in which they came.
+
+    `refusing` closes new ones at once.
+    """
+
+    def __init__(self, server: client.EmbeddedServer) -> None:
+        self._target = (server.host, server.port)
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.links: list[Link] = []
+        self.refusing = False
+        self.url = f"redis://127.0.0.1:{self._listening.getsockname()[1]}"
+        self._accepting = threading.Thread(target=self._accept)
+        self._accepting.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client_side, _ = self._listening.accept()
+            except OSError:
+                return
+            if self.refusing:
+                client_side.close()
+                continue
+            server_side = socket.create_connection(self._target)
+            for sock in (client_side, server_side):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self.links.append(Link(client_side, server_side))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._listening.shutdown(socket.SHUT_RDWR)
+        self._listening.close()
+        self._accepting.join(10)
+        for link in self.links:
+            link.up.delay = link.down.delay = 0.0
+            link.cut()
+            for thread in link.threads:
+                thread.join(10)
+            for sock in link.sockets:
+                sock.close()
