@@ -46,7 +46,8 @@ MISS = _Miss()
 _LARGEST_SHARE = 8
 # What an entry costs beside its key and value: the object, its rows in the entries and the index.
 # Measured with tracemalloc at 100,000 entries on CPython 3.11 (`tests/test_cache.py` holds it).
-_ENTRY_OVERHEAD = 290
+_ENTRY_OVERHEAD = 250
+_KEY_OVERHEAD = 90  # a row of the index and a place in the entry's keys, for each key
 # A value nested deeper than this is handed out uncached: copying it would recurse too far.
 _DEEPEST_COPY = 32
 # Events that an iterator holds for a slow reader before they become one "overflow".
@@ -322,9 +323,10 @@ class Cache:
                     room = self._evict()
                 if room:
                     reservation = Reservation(command, keys, source, float("inf"))
-                    self._reserved[command] = reservation
                     for key in keys:
                         self._link(key, reservation)
+                    # Last: what an interrupt leaves behind before it blocks nobody.
+                    self._reserved[command] = reservation
         if self._news:
             self._tell_news()
         return reservation
@@ -349,15 +351,20 @@ class Cache:
                 self._link(key, reservation)
             return True
 
-    def rename(self, reservation: Reservation, command: Hashable) -> None:
-        """Let a reservation's value be found under another command that reads the same keys."""
+    def rename(self, reservation: Reservation, command: Hashable) -> bool:
+        """Let a reservation's value be found under another command that reads the same keys.
+
+        False if it can't be: the reservation is gone, or that command is being fetched.
+        """
         with self._lock:
             standing = self._reserved.get(reservation.command) is reservation
-            if standing and command not in self._reserved:
-                del self._reserved[reservation.command]
-                self._reserved[command] = reservation
-                reservation.command = command
-                reservation.types = _types_of(command)
+            if not standing or command in self._reserved:
+                return False
+            del self._reserved[reservation.command]
+            self._reserved[command] = reservation
+            reservation.command = command
+            reservation.types = _types_of(command)
+            return True
 
     def fill(self, reservation: Reservation, value: Any, ttl: float | None = None) -> bool:
         """Store a reply, if its reservation still stands.
@@ -382,6 +389,7 @@ class Cache:
             refusal = "too deep"
         else:
             size = shape[0] + _ENTRY_OVERHEAD + _size_of_command(reservation.command)
+            size += sum(_KEY_OVERHEAD + len(key) for key in reservation.keys)
             refusal = "too big" if size * _LARGEST_SHARE > self.max_bytes else ""
         with self._lock:
             if self._reserved.get(reservation.command) is not reservation:
@@ -406,11 +414,13 @@ class Cache:
             if not refusal:
                 assert shape is not None
                 entry = Entry(reservation, kept, shape[1], expires, size)
-                self._queue.add(entry)
-                self._entries[entry.command] = entry
+                # Indexed before it is there to be served: an interrupt between the two leaves an
+                # entry that nobody sees, not one that no invalidation finds.
                 for key in entry.keys:
                     self._link(key, entry)
                 self._bytes += size
+                self._queue.add(entry)
+                self._entries[entry.command] = entry
                 self._counts["fills"] += 1
             else:
                 self._refused[refusal] = self._refused.get(refusal, 0) + 1
@@ -548,6 +558,11 @@ class Cache:
             raise ValueError("this cache belongs to another client; give each one its own")
         self._owner = weakref.ref(owner)
         self._why_not = weakref.WeakMethod(why_not) if why_not is not None else lambda: None
+
+    def release(self, owner: object) -> None:
+        """Belong to nobody again, if `owner` has it."""
+        if self._owner() is owner:
+            self._owner = lambda: None
 
     def open(self, bound: float = float("inf"), proven: float = float("inf")) -> int:
         """Begin to cache: from now on changes are announced.
@@ -715,15 +730,18 @@ class Cache:
             reservation.waiters = None
 
     def _drop_reservation(self, reservation: Reservation, reason: str) -> None:
-        del self._reserved[reservation.command]
+        if self._reserved.get(reservation.command) is reservation:
+            del self._reserved[reservation.command]
         for key in reservation.keys:
             self._unlink(key, reservation)
         self._end(reservation, reason)
 
     def _drop_entry(self, entry: Entry) -> None:
-        del self._entries[entry.command]
         for key in entry.keys:
             self._unlink(key, entry)
+        if self._entries.get(entry.command) is not entry:
+            return  # an interrupt came before it was there
+        del self._entries[entry.command]
         self._queue.remove(entry)
         self._bytes -= entry.size
         self._past_hits += entry.hits

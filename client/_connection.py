@@ -23,10 +23,10 @@ from ._errors import (
     ConnectionClosed,
     ConnectTimeout,
 )
-from ._handshake import Conversation, handshake, scrub, unquoted
+from ._handshake import Conversation, handshake, scrub
 from ._options import Options
 from ._resp import Push, ReplyError
-from ._session import Session, Trace, Word, redact
+from ._session import Session, Trace, Word, without_secrets
 
 if TYPE_CHECKING:
     from typing import Self
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _READ_SIZE = 64 * 1024
+_LONGEST_POLL = 2**31 - 1  # milliseconds, a C int
 # Pushes nobody reads are kept up to here; a peer that goes on pushing loses the connection.
 _MAX_UNREAD_PUSHES = 100_000
 
@@ -97,6 +98,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
+        self._check_open()  # nonsense behind the last reply has closed it
         self.greeting = greeting
         self.id = greeting.id
         self.server = greeting.server
@@ -120,9 +122,6 @@ class Connection:
         self.drain()
         (reply,) = self.roundtrip(command)
         if isinstance(reply, ReplyError | UnicodeDecodeError):
-            if isinstance(reply, ReplyError) and "***" in redact(command):
-                # Redis quotes what it does not understand; of this command that is a secret.
-                raise ReplyError(unquoted(str(reply)))
             raise reply
         return reply
 
@@ -139,8 +138,10 @@ class Connection:
         if deadline is None and self.options.timeout is not None:
             deadline = time.monotonic() + self.options.timeout
         if len(commands) == 1:
-            return self._exchange(self._session.send(*commands[0]), 1, deadline)
-        return self._exchange(self._session.send_many(commands), len(commands), deadline)
+            data = self._session.send(*commands[0])
+        else:
+            data = self._session.send_many(commands)
+        return without_secrets(commands, self._exchange(data, len(commands), deadline))
 
     def start(self, *command: Word) -> None:
         """Send one short command without waiting; `drain` will give its reply."""
@@ -171,8 +172,12 @@ class Connection:
             self.drain()
         return self.pushes.popleft()
 
-    def drain(self) -> list[Any]:
+    def drain(self, chunks: int | None = None) -> list[Any]:
         """Read what has arrived, without waiting, and give the replies among it.
+
+        Args:
+            chunks: stop after so many reads of 64 KiB; None goes on until nothing is left, for
+                `options.timeout` at most.
 
         Done before a command is sent, it finds a connection that was lost while it was idle, and
         a reply that nobody asked for before it can be taken for the command's.
@@ -180,11 +185,17 @@ class Connection:
         Raises:
             ConnectionClosed: the connection was lost, or a reply arrived that nobody asked for.
             ProtocolError: what arrived is no RESP.
+            CommandTimeout: there was no end of it.
         """
         results: list[Any] = []
+        deadline: float | None = None
         try:
             self._check_open()
             while self._wait(self._readable, 0.0):
+                if deadline is None:
+                    deadline = time.monotonic() + (self.options.timeout or float("inf"))
+                elif time.monotonic() > deadline:
+                    raise CommandTimeout(f"{self.options.address} did not stop pushing")
                 data = self._read()
                 if data is None:
                     break
@@ -192,6 +203,8 @@ class Connection:
                 if self._session.failure is not None:
                     raise self._session.failure
                 self._check_pushes()
+                if chunks is not None and (chunks := chunks - 1) <= 0:
+                    break
         except BaseException:
             self.close()
             raise
@@ -250,7 +263,9 @@ class Connection:
             ) from None
         if not data:
             last = results[-1] if results else None
-            why = f", after {scrub(self.options, str(last))!r}" * isinstance(last, ReplyError)
+            why = ""
+            if isinstance(last, ReplyError):
+                why = f", after {scrub(self.options, last)!r}"
             raise ConnectionClosed(f"{self.options.address} closed the connection{why}")
         return data
 
@@ -262,7 +277,7 @@ class Connection:
             left = 0
         else:
             # Rounded up to the milliseconds that poll counts in: the last one is no busy loop.
-            left = max(0, int((deadline - time.monotonic()) * 1000) + 1)
+            left = min(max(0, int((deadline - time.monotonic()) * 1000) + 1), _LONGEST_POLL)
             if not left:
                 return False
         if self._pending is not None and self._pending():
@@ -287,6 +302,24 @@ class Connection:
     def fileno(self) -> int:
         """Give the socket's descriptor, or -1 once it is closed."""
         return self._socket.fileno()
+
+    def notice_silence(self) -> None:
+        """Have the kernel end a connection whose peer is silent for 3 s, idle or not.
+
+        For a connection that the server tracks: when it drops its side without a word that
+        reaches us, it forgets what to announce.
+        """
+        if self.options.unix_path is not None:
+            return
+        for name, value in (
+            ("TCP_KEEPIDLE", 1),  # s
+            ("TCP_KEEPINTVL", 1),  # s
+            ("TCP_KEEPCNT", 2),
+            ("TCP_USER_TIMEOUT", 2500),  # ms; Linux
+        ):
+            option = getattr(socket, name, None)
+            if option is not None:
+                self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
 
     def close(self) -> None:
         """Close the connection. What was in flight is given up."""

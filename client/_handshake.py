@@ -14,7 +14,7 @@ from typing import Any, TypeAlias, TypeVar
 from ._errors import HandshakeError, NoAuthError, TrackingRefused, WrongPassError
 from ._options import Options
 from ._resp import ReplyError
-from ._session import Word
+from ._session import Word, unquoted
 from ._tracking import INVALIDATE_CHANNEL, Tracking
 
 T = TypeVar("T")
@@ -65,12 +65,11 @@ def handshake(options: Options) -> Conversation[Greeting]:
             raise _refusal(options, "HELLO", reply)
         if options.protocol == 3:
             raise HandshakeError(
-                "protocol=3 was asked for and the server refuses HELLO 3: "
-                f"{scrub(options, str(reply))}"
+                f"protocol=3 was asked for and the server refuses HELLO 3: {scrub(options, reply)}"
             )
         greeting = yield from _classic_handshake(options)
     else:
-        greeting = _read_hello(reply)
+        greeting = _read_hello(options, reply)
     if options.db:
         (reply,) = yield [("SELECT", options.db)]
         if isinstance(reply, ReplyError):
@@ -96,16 +95,23 @@ def _classic_handshake(options: Options) -> Conversation[Greeting]:
         if client_id.code in _FINAL:
             raise _refusal(options, "CLIENT ID", client_id)
         client_id = None
+    elif type(client_id) is not int:
+        raise HandshakeError(f"expected CLIENT ID's number, found {type(client_id).__name__}")
     return Greeting(2, client_id, {"proto": 2})
 
 
-def _read_hello(reply: Any) -> Greeting:
+def _read_hello(options: Options, reply: Any) -> Greeting:
     if isinstance(reply, list) and len(reply) % 2 == 0:
-        reply = dict(zip(reply[::2], reply[1::2], strict=True))
-    if not isinstance(reply, dict):
+        pairs = [*zip(reply[::2], reply[1::2], strict=True)]
+    elif isinstance(reply, dict):
+        pairs = [*reply.items()]
+    else:
         raise HandshakeError(f"expected a map in answer to HELLO, found {type(reply).__name__}")
-    server = {_text(key): _text(value) for key, value in reply.items()}
-    if server.get("proto") not in (2, 3) or type(server.get("id")) is not int:
+    server = {_text(key): _text(value) for key, value in pairs if isinstance(key, bytes | str)}
+    spoken = (options.protocol,) if options.protocol else (2, 3)
+    if [type(server.get(name)) for name in ("proto", "id")] != [int, int] or (
+        server["proto"] not in spoken
+    ):
         raise HandshakeError("HELLO's map holds no valid proto and id")
     return Greeting(server["proto"], server["id"], server)
 
@@ -115,7 +121,7 @@ def _text(value: Any) -> Any:
 
 
 def _refusal(options: Options, step: str, reply: ReplyError) -> HandshakeError:
-    text = scrub(options, str(reply))
+    text = scrub(options, reply)
     if reply.code == "NOAUTH":
         return NoAuthError(text)
     # Redis 5 says ERR to a wrong password, Redis 6 and later WRONGPASS.
@@ -124,50 +130,64 @@ def _refusal(options: Options, step: str, reply: ReplyError) -> HandshakeError:
     return HandshakeError(f"the server refuses {step}: {text}")
 
 
-def scrub(options: Options, text: str) -> str:
-    """Take the credentials out of a server's error."""
-    text = unquoted(text)
+def scrub(options: Options, error: ReplyError) -> str:
+    """Give a server's error without the credentials that it may repeat."""
+    text = str(unquoted(error))
     return text.replace(options.password, "***") if options.password else text
 
 
-def unquoted(text: str) -> str:
-    """Take out the arguments that Redis quotes of a command it does not know.
-
-    It cuts them at 128 bytes, so a long password would show its beginning, which no search for
-    the whole of it would find.
-    """
-    return text.partition("with args beginning with")[0].rstrip(", ")
-
-
-def track(tracking: Tracking, redirect: int | None = None) -> Conversation[None]:
+def track(tracking: Tracking, redirect: int | None = None) -> Conversation[bytes | None]:
     """Turn tracking on, for this connection or for the one whose id is `redirect`.
+
+    Returns:
+        With `redirect`, which server this is, as `listen` does: ids are small numbers, and another
+        server behind the same address has a client of that id as well.
 
     Raises:
         TrackingRefused: the server or its ACL does not allow it.
     """
-    (reply,) = yield [tracking.command(redirect)]
+    reply, *rest = yield [tracking.command(redirect), *([_IDENTITY] if redirect else [])]
     if isinstance(reply, ReplyError):
         raise TrackingRefused(f"the server refuses CLIENT TRACKING: {reply}")
+    return _identity(rest[0]) if rest else None
 
 
-def listen(tracking: Tracking, greeting: Greeting) -> Conversation[None]:
+_IDENTITY = (b"INFO", b"server")
+
+
+def _identity(info: Any) -> bytes | None:
+    """Read a server's run_id from INFO; None if it would not tell."""
+    text = info.encode() if isinstance(info, str) else info
+    if isinstance(text, bytes):
+        for line in text.splitlines():
+            if line.startswith(b"run_id:"):
+                return bytes(line[7:])
+    return None
+
+
+def listen(tracking: Tracking, greeting: Greeting) -> Conversation[bytes | None]:
     """Make a connection the one that hears of invalidations.
 
     In RESP3 they come as pushes to whoever is the target; in RESP2 only to a subscriber of
     `__redis__:invalidate`. A subscriber in RESP2 may send no CLIENT command, so what there is to
     track on this connection is turned on first, redirected to itself in RESP2.
 
+    Returns:
+        Which server this is (its run_id), or None where it would not tell.
+
     Raises:
         TrackingRefused: as `track`, or the subscription is refused, or the id is unknown.
     """
     if greeting.id is None:
         raise TrackingRefused("the server does not tell CLIENT ID, which REDIRECT needs")
+    (info,) = yield [_IDENTITY]
     if tracking.on_listener:
         yield from track(tracking, greeting.id if greeting.protocol == 2 else None)
     if greeting.protocol == 2:
         (reply,) = yield [("SUBSCRIBE", INVALIDATE_CHANNEL)]
         if isinstance(reply, ReplyError):
             raise TrackingRefused(f"the server refuses SUBSCRIBE: {reply}")
+    return _identity(info)
 
 
 def announced_keys(push: Sequence[Any]) -> tuple[bytes, ...] | None:

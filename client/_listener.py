@@ -34,6 +34,7 @@ PING_INTERVAL = 1.0
 PING_TIMEOUT = 1.5
 FRESHNESS = PING_INTERVAL + PING_TIMEOUT
 
+_PATIENCE = 5.0
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
@@ -46,6 +47,7 @@ class Channel(NamedTuple):
 
     epoch: int
     redirect: int
+    server: bytes | None  # its run_id, where it would tell
 
 
 class _Ear(Connection):
@@ -78,7 +80,9 @@ class Listener:
     def __init__(
         self, options: Options, tracking: Tracking, cache: Cache, trace: Trace | None = None
     ) -> None:
-        self._options = options.replace(encoding=None)
+        # Finite, or `stop` could wait for ever for a server that does not answer.
+        patience = min(options.timeout or _PATIENCE, _PATIENCE)
+        self._options = options.replace(encoding=None, timeout=patience, connect_timeout=patience)
         self._tracking = tracking
         self._cache = cache
         self._trace = trace
@@ -116,10 +120,9 @@ class Listener:
                 raise
             except (ClientError, RespError, OSError) as error:
                 self._cache.close(f"no invalidation connection: {error}")
-            self._thread = threading.Thread(
-                target=self._run, name="resp-client listener", daemon=True
-            )
-            self._thread.start()
+            thread = threading.Thread(target=self._run, name="resp-client listener", daemon=True)
+            thread.start()
+            self._thread = thread
 
     def stop(self, reason: str, event: str = "reconnect") -> None:
         """End the thread and its connection, and close the cache."""
@@ -168,7 +171,10 @@ class Listener:
     def watch(self, connection: Connection, source: Source) -> None:
         """Have a tracked data connection's end noticed while it is idle, and its source ended."""
         with self._lock:
+            before = self._watched.get(connection.fileno())
             self._watched[connection.fileno()] = (connection, source)
+        if before is not None and before[0] is not connection:
+            self._cache.end(before[1])  # its descriptor is another's: it was closed unheard
         self._wake()
 
     def unwatch(self, connection: Connection) -> None:
@@ -189,7 +195,7 @@ class Listener:
         started = self._cache.clock()
         connection = _Ear(self._options, self._cache, self._trace)
         try:
-            connection.converse(listen(self._tracking, connection.greeting))
+            server = connection.converse(listen(self._tracking, connection.greeting))
         except BaseException:
             connection.close()
             raise
@@ -197,7 +203,7 @@ class Listener:
         self._connection = connection
         self._unanswered.clear()
         self._answered = self._sent
-        self.channel = Channel(self._cache.open(FRESHNESS, started), connection.id)
+        self.channel = Channel(self._cache.open(FRESHNESS, started), connection.id, server)
 
     def _close(self, reason: str, event: str = "reconnect") -> None:
         # In this order: a reader that still sees the channel finds the cache closed to its epoch.
@@ -217,7 +223,7 @@ class Listener:
                     self._open()
                 delay = _FIRST_DELAY
                 self._listen()
-            except (ClientError, RespError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it was, another channel may do
                 if self._stopping:
                     return
                 self._close(f"invalidation connection lost: {error}")
@@ -257,7 +263,7 @@ class Listener:
             for fd, _ in poll.poll(max(0, int((due - clock()) * 1000) + 1)):
                 if fd == connection.fileno():
                     # Everything that stood before a PONG has reached the cache by now.
-                    for _pong in connection.drain():
+                    for _pong in connection.drain(chunks=1):
                         self._cache.prove(unanswered.popleft())
                         with self._proven:
                             self._answered += 1
@@ -288,7 +294,7 @@ class Listener:
         poll.register(self._wake_read, select.POLLIN)
         with self._lock:
             watched = dict(self._watched)
-        for fd in watched:
+        for fd in [fd for fd in watched if fd >= 0]:
             # Only its end is of interest: its replies belong to whoever uses it.
             poll.register(fd, _HANGUP)
         return poll, watched

@@ -10,7 +10,7 @@ from __future__ import annotations
 from codecs import lookup
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -158,15 +158,13 @@ def _read_url(url: str) -> dict[str, Any]:
     """Take a URL apart; its parts go on to `Options`, which judges their values."""
     if not isinstance(url, str):
         raise TypeError(f"a URL is a str, not {type(url).__name__}")
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        # The standard library's own messages quote the network location, password included.
+    parts = _split(url)
+    if parts is None:
         raise ValueError(
-            f"expected {_URL_FORMS}; the host or port of this URL can't be read "
-            "(a password with reserved characters must be percent-encoded)"
-        ) from None
+            f"expected {_URL_FORMS}; this URL can't be read "
+            "(a password with reserved characters must be percent-encoded, in UTF-8)"
+        )
+    host, port = parts.hostname, parts.port
     if parts.scheme not in ("redis", "rediss", "unix"):
         raise ValueError(f"expected {_URL_FORMS}; this URL has another scheme")
     if "@" in parts.path or "@" in parts.query or parts.fragment:
@@ -198,6 +196,22 @@ def _read_url(url: str) -> dict[str, Any]:
         kind = _FROM_QUERY[name]
         found[name] = text if kind is str else _number(f"{name} in the query", text, kind)
     return found
+
+
+def _split(url: str) -> SplitResult | None:
+    """Take a URL apart; None if it is none.
+
+    The standard library's own messages quote it, password included. So they do not leave this
+    function, not even as the context of another error.
+    """
+    try:
+        parts = urlsplit(url)
+        _ = parts.hostname, parts.port  # found wrong only when they are asked for
+        for text in (parts.username, parts.password, parts.path):
+            unquote(text or "", errors="strict")
+    except ValueError:
+        return None
+    return parts
 
 
 _FROM_QUERY: dict[str, type] = {

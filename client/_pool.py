@@ -101,9 +101,11 @@ class Pool:
                 continue
             try:
                 connection.drain()
-            except Exception:  # noqa: BLE001 - whatever it is, it was before our command
+            except BaseException as error:
                 self.give_back(connection)
-                continue
+                if isinstance(error, Exception):
+                    continue  # whatever it is, it was before our command
+                raise
             return connection
 
     def _open_or_wait(self, deadline: float | None) -> DataConnection | None:
@@ -125,17 +127,19 @@ class Pool:
                 self._opening += 1
             finally:
                 self._waiting -= 1
+        connection = None
         try:
             connection = DataConnection(self._options, self._cache, self._trace)
+            self._all.add(connection)
+            return connection
         except BaseException:
+            if connection is not None:
+                self._discard(connection)
+            raise
+        finally:
             with self._changed:
                 self._opening -= 1
                 self._changed.notify()
-            raise
-        with self._changed:
-            self._opening -= 1
-            self._all.add(connection)
-        return connection
 
     def give_back(self, connection: DataConnection) -> None:
         """Let others have a connection; one that was closed is let go."""
@@ -150,11 +154,11 @@ class Pool:
                 self._changed.notify()
 
     def _discard(self, connection: DataConnection) -> None:
+        if self._tracker is not None:
+            self._tracker.lost(connection)
         connection.close()
         with self._changed:
             self._all.discard(connection)
-        if self._tracker is not None:
-            self._tracker.lost(connection)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 _CACHING_YES = (b"CLIENT", b"CACHING", b"YES")
 
-_NUMBERS = frozenset((str, bytes, int, float))
+# No float: -0.0 == 0.0, and they are two keys.
+_PLAIN = frozenset((str, bytes, int))
+
+_NULL = object()
+"""The place of MGET's null for a key is (_NULL, key): no command's."""
 
 
 def place_of(command: Sequence[Word]) -> Hashable:
     """Give what a read is cached under: its arguments, or its wire form for unusual ones."""
-    return tuple(command) if _NUMBERS.issuperset(map(type, command)) else encode_command(*command)
+    return tuple(command) if _PLAIN.issuperset(map(type, command)) else encode_command(*command)
 
 
 class Read:
@@ -122,7 +126,7 @@ class Read:
         missing: dict[bytes, list[int]] = {}
         for index, (name, key) in enumerate(zip(names, keys, strict=True)):
             name = name if type(name) in (str, bytes) else key
-            entry = self._hit(("GET", name), connection) or self._hit(("MGET", name), connection)
+            entry = self._hit(("GET", name), connection) or self._hit((_NULL, name), connection)
             if entry is not None:
                 for computation in self._computations:
                     computation.found(entry)
@@ -230,17 +234,20 @@ class Read:
         cache = self._cache
         epoch = self._tracker.arm(connection)
         source = connection.source
-        reservations = [
-            cache.reserve(place, keys, epoch, source) if keys and epoch else None
-            for place, keys in wanted
-        ]
         several = command[0] == b"MGET"
-        permit = self._tracking.optin and any(reservations)
-        keys = [keys[0] for _, keys in wanted if keys] if several else wanted[0][1]
-        pttls = [(b"PTTL", key) for key in keys] if cache.server_ttl and any(reservations) else []
-        # PTTL before the permit, which covers the next command only.
-        batch = [*pttls, *([_CACHING_YES] if permit else []), command]
+        reservations: list[Reservation | None] = []
         try:
+            for place, keys in wanted:
+                wants = bool(keys and epoch)
+                reservations.append(cache.reserve(place, keys, epoch, source) if wants else None)
+            permit = self._tracking.optin and any(reservations)
+            asked = [key for _, keys in wanted for key in keys]
+            if not cache.server_ttl or not any(reservations):
+                asked = []
+            batch: list[Sequence[Word]] = [(b"PTTL", key) for key in asked]
+            if permit:  # after PTTL: it covers the next command only
+                batch.append(_CACHING_YES)
+            batch.append(command)
             started = cache.clock()
             replies = connection.roundtrip(*batch, deadline=self._deadline)
             if epoch:
@@ -250,16 +257,17 @@ class Read:
             tracked = epoch and not (permit and isinstance(replies[-2], ReplyError))
             if not tracked or (self._tracking.optin and not all(reservations)):
                 self._spoil("it read a key that is not tracked")
-            for index, (reservation, value) in enumerate(zip(reservations, values, strict=False)):
+            pttls = iter(replies[: len(asked)])
+            for (_, keys), reservation, value in zip(wanted, reservations, values, strict=False):
+                left = [next(pttls) for _ in keys] if asked else []
                 if reservation is None or not tracked:
                     continue
-                life = self._ttl
-                if pttls:
-                    left = replies[index : index + 1] if several else replies[: len(pttls)]
-                    life = _shortest(life, left, cache.clock() - started)
                 if several and value is None:
-                    cache.rename(reservation, ("MGET", reservation.command[1]))  # type: ignore[index]
-                cache.fill(reservation, value, life)
+                    # GET may have an error where MGET has a null.
+                    null = (_NULL, reservation.command[1])  # type: ignore[index]
+                    if not cache.rename(reservation, null):
+                        continue
+                cache.fill(reservation, value, _shortest(self._ttl, left, cache.clock() - started))
             ends = cache.clock() + cache.max_ttl
             for computation in self._computations:
                 for place, _ in wanted:

@@ -45,27 +45,16 @@ _ROLES = {
     "HELLO": Role.HELLO,
     "RESET": Role.RESET,
     **dict.fromkeys(("MONITOR", "SYNC", "PSYNC"), Role.UNMATCHABLE),
-    **dict.fromkeys(
-        [
-            "AUTH",
-            "SELECT",
-            "QUIT",
-            "MULTI",
-            "EXEC",
-            "DISCARD",
-            "WATCH",
-            "UNWATCH",
-            "ASKING",
-            "READONLY",
-            "READWRITE",
-        ],
-        Role.STATE,
-    ),
+    **dict.fromkeys(("AUTH", "SELECT", "QUIT"), Role.STATE),
+    **dict.fromkeys(("MULTI", "EXEC", "DISCARD", "WATCH", "UNWATCH"), Role.STATE),
     **dict.fromkeys(("ASKING", "READONLY", "READWRITE"), Role.STATE),
 }
-_CLIENT_ROLES = {
-    "REPLY": Role.UNMATCHABLE,
-    **dict.fromkeys(("TRACKING", "CACHING", "SETNAME", "NO-EVICT", "NO-TOUCH", "CAPA"), Role.STATE),
+_SUBCOMMAND_ROLES = {
+    "CLIENT REPLY": Role.UNMATCHABLE,
+    "SCRIPT DEBUG": Role.UNMATCHABLE,  # the debugger answers in the place of what follows
+    **dict.fromkeys(("CLIENT TRACKING", "CLIENT CACHING", "CLIENT SETNAME"), Role.STATE),
+    **dict.fromkeys(("CLIENT NO-EVICT", "CLIENT NO-TOUCH", "CLIENT CAPA"), Role.STATE),
+    "CLIENT IMPORT-SOURCE": Role.STATE,
 }
 
 # A spelling's role is looked up once. The bound is against a caller who sends endless spellings.
@@ -83,15 +72,16 @@ def role(command: Sequence[Word]) -> Role:
         found = _ROLES.get(_upper(name), Role.PLAIN)
         if len(_memo) < _MEMO_SIZE:
             _memo[name] = found
-    if found is Role.PLAIN and len(command) > 1 and len(name) == 6 and _upper(name) == "CLIENT":  # type: ignore[arg-type]
-        return _CLIENT_ROLES.get(_upper(command[1]), Role.PLAIN)
+    if found is Role.PLAIN and len(command) > 1 and len(name) == 6:  # type: ignore[arg-type]
+        return _SUBCOMMAND_ROLES.get(f"{_upper(name)} {_upper(command[1])}", Role.PLAIN)
     return found
 
 
 def _upper(word: object) -> str:
     if isinstance(word, bytes | bytearray | memoryview):
-        return bytes(word).decode("latin-1").upper()
-    return word.upper() if isinstance(word, str) else str(word)
+        word = bytes(word).decode("latin-1")
+    # Servers compare subcommands as C strings, which end at a NUL (Redis 6.2, Valkey 8.1).
+    return word.upper().partition("\0")[0] if isinstance(word, str) else str(word)
 
 
 _MESSAGES = frozenset(("message", "pmessage", "smessage"))
@@ -128,6 +118,7 @@ class Session:
         "_awaited",
         "_parser",
         "_received",
+        "_secrets",
         "_sent",
         "_trace",
         "name",
@@ -151,6 +142,7 @@ class Session:
         self._received = 0
         self._awaited: deque[_Awaited] = deque()
         self._trace = trace
+        self._secrets: deque[int] = deque()  # with a trace: which replies may quote a secret
         self.name = name
         self.on_push = on_push
         self.protocol = 2
@@ -190,7 +182,10 @@ class Session:
             self._awaited.append(_Awaited(self._sent, command_role, command))
         self._sent += 1
         if self._trace is not None:
-            self._trace(self.name, "sent", redact(command))
+            shown = redact(command)
+            self._trace(self.name, "sent", shown)
+            if "***" in shown:
+                self._secrets.append(self._sent - 1)
 
     def receive(self, data: bytes | bytearray | memoryview) -> list[Any]:
         """Take bytes from the server and give the results they complete, oldest first.
@@ -205,10 +200,7 @@ class Session:
             UnexpectedReply: more replies than commands.
         """
         values = self._parser.feed_all(data)
-        if self._trace is not None:
-            for value in values:
-                self._trace(self.name, "received", value)
-        if not self._awaited and not self.subscriptions:
+        if not self._awaited and not self.subscriptions and self._trace is None:
             for value in values:
                 if type(value) is Push:
                     break
@@ -246,10 +238,17 @@ class Session:
             elif awaited.role is Role.RESET and not refused:
                 self.protocol = 2
                 self.subscriptions.clear()
+        if self._trace is not None:
+            secret = bool(self._secrets) and self._secrets[0] == self._received
+            if secret:
+                self._secrets.popleft()
+            self._trace(self.name, "received", _struck_out(value, secret))
         self._received += 1
         results.append(value)
 
     def _take_push(self, push: Push, results: list[Any]) -> None:
+        if self._trace is not None:
+            self._trace(self.name, "received", push if self.protocol == 3 else list(push))
         kind = push.kind
         if kind in _CONFIRMATIONS and len(push) == 3:
             self._note_subscription(kind, push)
@@ -275,10 +274,14 @@ class Session:
 
     def _as_push(self, value: Any) -> Push | None:
         """Tell a RESP2 message or confirmation, an array like any other, from a reply."""
+        if self.subscriptions and isinstance(value, UnicodeDecodeError):
+            return Push([b"undecodable", value])  # a message; a subscriber gets hardly else
         if type(value) is not list or not value:
             return None
         head = value[0]
         kind = head.decode("latin-1") if isinstance(head, bytes) else head
+        if not isinstance(kind, str):
+            return None
         awaited = self._oldest()
         if kind in _CONFIRMATIONS and awaited is not None and awaited.role is Role.SUBSCRIBE:
             return Push(value)
@@ -288,19 +291,17 @@ class Session:
 
     def _note_subscription(self, kind: str, push: Push) -> None:
         # Counted before the set changes: an argument-less UNSUBSCRIBE confirms each one of it.
-        self._oldest()
-        channel = push[1]
-        if channel is None:
+        awaited = self._oldest()
+        channel = push[1].encode() if isinstance(push[1], str) else push[1]
+        if not isinstance(channel, bytes):
             return
         family = _family(kind)
-        channels = self.subscriptions.setdefault(family, set())
-        name = channel.encode() if isinstance(channel, str) else bytes(channel)
         if "un" in kind:
-            channels.discard(name)
-        else:
-            channels.add(name)
-        if not channels:
-            del self.subscriptions[family]
+            self.subscriptions.get(family, set()).discard(channel)
+            if not self.subscriptions.get(family):
+                self.subscriptions.pop(family, None)
+        elif awaited is not None and awaited.kind == kind:  # what nobody asked for is not counted
+            self.subscriptions.setdefault(family, set()).add(channel)
 
     def _unexpected(self, value: object) -> UnexpectedReply:
         return UnexpectedReply(
@@ -318,11 +319,12 @@ def _family(kind: str) -> str:
 def _protocol_of(hello: object, current: int) -> int:
     """Read the protocol that HELLO's reply announces: a map in RESP3, a flat array in RESP2."""
     if isinstance(hello, list):
-        hello = dict(zip(hello[::2], hello[1::2], strict=False)) if len(hello) % 2 == 0 else {}
+        pairs = zip(hello[::2], hello[1::2], strict=False)
+        hello = {key: value for key, value in pairs if isinstance(key, str | bytes)}
     if isinstance(hello, dict):
         proto = hello.get(b"proto", hello.get("proto"))
-        if proto in (2, 3):
-            return int(proto)
+        if type(proto) is int and proto in (2, 3):
+            return proto
     return current
 
 
@@ -339,11 +341,46 @@ def redact(command: Iterable[Word]) -> list[Word]:
     words = list(command)
     names = [_upper(word) for word in words]
     first = len(words)  # from here on all is struck out
-    if names[0] in ("AUTH", "MIGRATE"):
+    if names[:1] in (["AUTH"], ["MIGRATE"]):
         first = 1
-    elif names[:2] in (["ACL", "SETUSER"], ["CONFIG", "SET"]):
+    elif names[:2] in (["ACL", "SETUSER"], ["CONFIG", "SET"], ["CONFIG", "GET"]):
         first = 2
-    elif names[0] == "HELLO" and "AUTH" in names[2:]:
+    elif names[:1] == ["HELLO"] and "AUTH" in names[2:]:
         first = names.index("AUTH", 2) + 1
         return [*words[:first], "***", "***", *words[first + 2 :]]
     return [*words[:first], *["***"] * len(words[first:])]
+
+
+def unquoted(error: ReplyError) -> ReplyError:
+    """Give a server's error without what it quotes of its command.
+
+    Redis quotes the arguments of a command that it does not know, cut at 128 bytes, and the rule
+    of an ACL SETUSER that it does not like; a search for the whole secret would not find them.
+    """
+    text = str(error)
+    quotes = [at for mark in "`'\"" if (at := text.find(mark)) >= 0]
+    return ReplyError(text[: min(quotes)].rstrip(", ") if quotes else text)
+
+
+def without_secrets(commands: Sequence[Sequence[Word]], replies: list[Any]) -> list[Any]:
+    """Give the replies of commands, without what errors quote of those that carry a secret."""
+    for index, reply in enumerate(replies):
+        if isinstance(reply, ReplyError) and "***" in redact(commands[index]):
+            replies[index] = unquoted(reply)
+    return replies
+
+
+def _struck_out(reply: object, secret: bool) -> object:
+    """Give a reply for a log: no error with what it quotes, nothing told about a secret."""
+    if isinstance(reply, ReplyError):
+        return unquoted(reply)
+    if secret:
+        return reply if reply in (b"OK", "OK") or _is_hello(reply) else "***"
+    if type(reply) is list and any(isinstance(member, ReplyError) for member in reply):
+        return [_struck_out(member, secret=False) for member in reply]  # of EXEC
+    return reply
+
+
+def _is_hello(reply: object) -> bool:
+    # HELLO's own answer names nothing secret, and is what one wants to see.
+    return isinstance(reply, dict | list) and any(key in (b"proto", "proto") for key in reply)

@@ -23,7 +23,7 @@ from ._options import Options, check_int, check_seconds
 from ._pool import Pool
 from ._read import Read, wait_for
 from ._resp import ReplyError, encode_command, parse
-from ._session import Role, Trace, Word, role
+from ._session import Role, Trace, Word, role, without_secrets
 from ._tracker import Tracker
 from ._tracking import Tracking
 
@@ -251,8 +251,10 @@ class Client:
         Its reads through this client are recorded while it runs, nested calls of other memoized
         functions included; any number, any cacheable command. If it also did what no invalidation
         tells of (a write, `TTL`, a script, a read of an uncovered key), the result is returned and
-        not kept. One thread computes, the others wait for it. Arguments must be hashable; lists,
-        dicts and sets it returns are copied for each caller, other objects are shared.
+        not kept. Reads that it makes in *other threads* are not recorded. One thread computes, the
+        others wait for it. Arguments must be hashable and are told apart as by
+        `functools.lru_cache(typed=True)`; lists, dicts and sets that it returns are copied for
+        each caller, other objects are shared.
 
         Args:
             function: the function; None to give `ttl`: `@db.memoize(ttl=60)`.
@@ -268,6 +270,13 @@ class Client:
         return self._memoized(function, ttl)
 
     def _memoized(self, function: Callable[P, T], ttl: float | None) -> Callable[P, T]:
+        code = getattr(function, "__code__", None)
+        if code is not None and code.co_flags & _LAZY:
+            raise TypeError(
+                "a coroutine or generator function returns before it has read anything; memoize "
+                "what is awaited or collected"
+            )
+
         @wraps(function)
         def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
             named = (_NAMED, *sorted(kwargs.items())) if kwargs else ()
@@ -296,7 +305,7 @@ class Client:
         Raises:
             As `execute`, but for the errors among the replies, which are values of the list.
         """
-        batch = [tuple(command) for command in commands]
+        batch = _batch(commands)
         self._check_allowed(batch)
         return self._mutate(batch, batch) if batch else []
 
@@ -308,18 +317,23 @@ class Client:
                 the cause.
             As `execute` otherwise.
         """
-        batch = [tuple(command) for command in commands]
+        batch = _batch(commands)
         self._check_allowed(batch)
         if not batch:
             return []
         replies = self._mutate([(b"MULTI",), *batch, (b"EXEC",)], batch)
+        if isinstance(replies[0], ReplyError):
+            replies[0].add_note("MULTI was refused, so the commands ran one by one")
+            raise replies[0]
         outcome = replies[-1]
+        if isinstance(outcome, UnicodeDecodeError):
+            raise outcome
         if isinstance(outcome, ReplyError):
             for number, reply in enumerate(replies[1:-1], 1):
                 if isinstance(reply, ReplyError):
                     outcome.add_note(f"command {number} of {len(batch)}: {reply}")
             raise outcome
-        return list(outcome)
+        return without_secrets(batch, list(outcome))
 
     # Below: one command on its way.
 
@@ -331,6 +345,8 @@ class Client:
         max_stale: float | None = None,
     ) -> Any:
         """Send one command, unless it is a read that may be cached and `cache` has it."""
+        if not command:
+            raise ValueError("a command needs at least its name")
         command_role = role(command)
         if command_role is not Role.PLAIN:
             if command_role is Role.RESET:
@@ -401,20 +417,33 @@ class Client:
         self._spoil("it sent commands that are not cached")
         keys = self._touched(counted)
         if keys == ():
-            return self._roundtrip(batch)
+            replies = self._roundtrip(batch)
+            self._hear_scripts(counted)
+            return replies
         cache.invalidate(keys, "own write")
         try:
-            return self._roundtrip(batch)
+            replies = self._roundtrip(batch)
         finally:
             cache.invalidate(keys, "own write")
+        self._hear_scripts(counted)
+        return replies
+
+    def _hear_scripts(self, commands: Iterable[Sequence[Word]]) -> None:
+        """Have the keys dropped that scripts wrote and did not declare, before they return."""
+        if not any(is_script(_words(command)) for command in commands):
+            return
+        assert self.cache is not None
+        assert self._tracker is not None
+        if self._tracker.inline and not self._tracking.noloop:
+            return  # the announcements will be read before the next hit
+        if self._tracking.noloop or not self._tracker.barrier(None, self._pool.deadline()):
+            self.cache.flush("own write")
 
     def _touched(self, commands: Iterable[Sequence[Word]]) -> tuple[bytes, ...] | None:
         """Give the keys that commands may write; None if it could be any."""
         touched: list[bytes] = []
         for command in commands:
             words = _words(command)
-            if self._tracking.noloop and is_script(words):
-                return None  # nobody will announce the keys that it did not declare
             keys = written_keys(words)
             if keys is None:
                 return None
@@ -422,10 +451,11 @@ class Client:
         return tuple(touched)
 
     def _roundtrip(self, batch: Sequence[Sequence[Word]]) -> list[Any]:
-        connection = self._pool.take()
+        deadline = self._pool.deadline()
+        connection = self._pool.take(deadline)
         try:
             started = 0.0 if self.cache is None else self.cache.clock()
-            replies = connection.roundtrip(*batch)
+            replies = connection.roundtrip(*batch, deadline=deadline)
             if connection.epoch and self._tracker is not None:
                 self._tracker.prove(started)
             return replies
@@ -462,6 +492,8 @@ class Client:
         if self._tracker is not None:
             self._tracker.stop("client closed", "client closed")
         self._pool.close()
+        if self.cache is not None:
+            self.cache.release(self)
 
     def _after_fork(self) -> None:
         """Leave the parent's sockets alone, and start over with nothing cached."""
@@ -511,6 +543,9 @@ class _Counted(Computation):
             self._client._count_computing(-1)
 
 
+# inspect.CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR, without importing inspect.
+_LAZY = 0x20 | 0x80 | 0x200
+
 _NAMED = object()  # between positional and named arguments
 
 _INSTEAD = {
@@ -538,6 +573,18 @@ def _words(command: Sequence[Word]) -> Sequence[bytes]:
     except UnicodeEncodeError:
         pass  # the encoder's own error names the argument
     return parse(encode_command(*command))  # type: ignore[no-any-return]
+
+
+def _batch(commands: Iterable[Sequence[Word]]) -> list[tuple[Word, ...]]:
+    batch = []
+    for number, command in enumerate(commands):
+        if isinstance(command, str | bytes | bytearray | memoryview):
+            raise TypeError(
+                f"command {number} is a single {type(command).__name__}; a command is a sequence "
+                'of arguments, such as ("GET", "key")'
+            )
+        batch.append(tuple(command))
+    return batch
 
 
 def _is_client(command: Sequence[Word]) -> bool:

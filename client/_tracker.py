@@ -14,6 +14,7 @@ from ._cache import ALWAYS
 from ._errors import TrackingRefused
 from ._handshake import track
 from ._listener import FRESHNESS, Channel, Listener
+from ._tracking import Tracking
 
 # Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
 _LAST_WORD = 1.0
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from ._options import Options
     from ._pool import DataConnection
     from ._session import Trace
-    from ._tracking import Tracking
 
 
 class Tracker:
@@ -42,6 +42,13 @@ class Tracker:
         self, options: Options, tracking: Tracking, cache: Cache, trace: Trace | None
     ) -> None:
         self.inline = tracking.listener == "inline"
+        if tracking.noloop and not tracking.bcast:
+            # In default mode NOLOOP silences all that happens while a command of ours runs: keys
+            # that expire, are evicted or fall out of the server's table too (tracking.c; seen on
+            # Redis 7.0 and Valkey 8.1). Without it own writes are announced, and dropped twice.
+            tracking = Tracking(
+                optin=tracking.optin, optout=tracking.optout, listener=tracking.listener
+            )
         self._tracking = tracking
         self._cache = cache
         self._refused = False
@@ -67,9 +74,16 @@ class Tracker:
             return 0
         listener = self._listener
         if listener is None:
-            started = self._cache.clock()
-            if not connection.epoch and self._track(connection, None):
-                connection.epoch = self._cache.open(FRESHNESS, started)
+            if not connection.epoch:
+                started = self._cache.clock()
+                try:
+                    # In RESP2 the server would say OK and announce nothing.
+                    self._tracking.check_protocol(connection.protocol)
+                except ValueError as error:
+                    self._cache.close(str(error))
+                    return 0
+                if self._track(connection, None):
+                    connection.epoch = self._cache.open(FRESHNESS, started)
             return connection.epoch
         channel = listener.channel
         if channel is None:
@@ -90,11 +104,17 @@ class Tracker:
 
     def _track(self, connection: DataConnection, channel: Channel | None) -> bool:
         try:
-            connection.converse(track(self._tracking, channel and channel.redirect))
+            server = connection.converse(track(self._tracking, channel and channel.redirect))
         except TrackingRefused as error:
             if self._is_final(channel):
                 self._give_up(str(error))
             return False
+        if channel is not None:
+            if server != channel.server:
+                # Redirected to a stranger who has that id on another server.
+                self._cache.status = "on, but this address also leads to servers that it is off for"
+                return False
+            connection.notice_silence()
         return True
 
     def _is_final(self, channel: Channel | None) -> bool:

@@ -10,6 +10,7 @@ import contextlib
 import socket
 import threading
 import time
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -102,10 +103,13 @@ class Proxy:
             if self.refusing:
                 client_side.close()
                 continue
-            server_side = socket.create_connection(self._target)
+            server_side = socket.create_connection(self._next_target())
             for sock in (client_side, server_side):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self.links.append(Link(client_side, server_side))
+
+    def _next_target(self) -> tuple[str, int]:
+        return self._target
 
     def __enter__(self) -> Self:
         return self
@@ -121,3 +125,14 @@ class Proxy:
                 thread.join(10)
             for sock in link.sockets:
                 sock.close()
+
+
+class Balancer(Proxy):
+    """One address for several servers, each connection to the next one."""
+
+    def __init__(self, servers: list[client.EmbeddedServer]) -> None:
+        self._targets = cycle((server.host, server.port) for server in servers)
+        super().__init__(servers[0])
+
+    def _next_target(self) -> tuple[str, int]:
+        return next(self._targets)

@@ -12,7 +12,8 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from readers import PATIENCE, Gate, Reader, in_thread, open_things, wait_until
+from proxy import Balancer
+from readers import PATIENCE, PROMPT, Gate, Reader, in_thread, open_things, wait_until
 from scripted import Peer, ScriptedServer
 
 import client
@@ -92,6 +93,13 @@ def test_own_transaction_pipeline_and_script_are_read_at_once(reader: Reader) ->
     assert reader.read("MGET", "k:1", "k:2") == [b"a", b"b"]
     reader.db.execute("EVAL", "redis.call('SET', KEYS[1], 'c')", 1, "k:1")
     assert reader.read("MGET", "k:1", "k:2") == [b"c", b"b"]
+
+
+def test_key_that_a_script_did_not_declare_is_read_at_once(reader: Reader) -> None:
+    for number in range(30):
+        reader.read("GET", "k:1")
+        reader.db.execute("EVAL", f"redis.call('SET', 'k:1', '{number}')", 0)
+        assert reader.read("GET", "k:1") == b"%d" % number
 
 
 def test_hash_list_set_and_their_changes(reader: Reader) -> None:
@@ -565,6 +573,77 @@ def test_inline_without_resp3_works_uncached_and_says_why() -> None:
     ):
         assert db.cache is not None
         assert "needs RESP3" in db.cache.status
+
+
+def test_one_address_of_two_servers_is_not_trusted(private_server: StartServer) -> None:
+    """Behind one address the listener may be on one server and the data on another."""
+    servers = [private_server(), private_server()]
+    with Balancer(servers) as balancer, connect(balancer.url, cache=True) as db:
+        cache = db.cache
+        assert cache is not None
+        held = [db._pool.take() for _ in range(4)]
+        for connection in held:
+            db._pool.give_back(connection)
+        others = [client.Connection(client.Options.from_url(server.url)) for server in servers]
+        with others[0], others[1]:
+            for number in range(10):
+                for peer in others:
+                    peer.execute("SET", "k", number)
+                # Whichever is asked: at once, because none is cached, or once it is heard of.
+                wait_until(
+                    lambda number=number: db.execute("GET", "k") == b"%d" % number,  # type: ignore[misc]
+                    PROMPT,
+                )
+
+
+def test_script_debugger_can_not_be_started(plain_reader: Reader) -> None:
+    with pytest.raises(CommandRefused):
+        plain_reader.db.execute("SCRIPT", "DEBUG", "YES")
+
+
+def test_single_string_is_no_command(plain_reader: Reader) -> None:
+    for call in (plain_reader.db.execute_many, plain_reader.db.transaction):
+        with pytest.raises(TypeError, match="command 0 is a single str"):
+            call(["PING"])
+    with pytest.raises(ValueError, match="at least its name"):
+        plain_reader.db.execute()
+
+
+def test_cache_of_a_closed_client_can_be_another_ones(any_server: client.EmbeddedServer) -> None:
+    cache = Cache()
+    connect(any_server.url, cache=cache).close()
+    with connect(any_server.url, cache=cache) as db:
+        db.execute("GET", "k")
+        assert len(cache) == 1
+
+
+def test_secret_is_not_in_a_servers_error(private_server: StartServer) -> None:
+    server = private_server(args=["--rename-command", "CONFIG", ""])
+    frames: list[Any] = []
+    with connect(server.url, cache=True, trace=lambda *frame: frames.append(frame)) as db:
+        for words in (
+            ("CONFIG", "SET", "requirepass", "hunter2"),  # unknown here, so it is quoted
+            ("ACL", "SETUSER", "u", "<hunter2"),  # a wrong rule is quoted too
+        ):
+            shown: list[Any] = [db.execute_many([words])]
+            for call in (db.execute, lambda *words: db.transaction([words])):
+                try:
+                    shown.append(call(*words))
+                except ReplyError as error:
+                    shown.append((error, getattr(error, "__notes__", None)))
+            assert "ERR" in repr(shown)
+            assert "hunter2" not in repr(shown)
+        assert "hunter2" not in repr(frames)
+
+
+def test_deadline_covers_the_wait_for_a_connection_too(server: client.EmbeddedServer) -> None:
+    with connect(server.url, max_connections=1, timeout=1.0) as db:
+        held = db._pool.take()
+        threading.Timer(0.6, db._pool.give_back, [held]).start()
+        started = time.monotonic()
+        with pytest.raises(TimeoutError):
+            db.execute("BLPOP", "nothing", 5)
+        assert time.monotonic() - started < 1.5
 
 
 # The pool.

@@ -21,6 +21,7 @@ from client import (
 )
 
 HELLO = {b"server": b"valkey", b"version": b"8.1.1", b"proto": 3, b"id": 7, b"modules": []}
+INFO = b"# Server\r\nrun_id:abc\r\n"
 UNKNOWN = ReplyError("ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `me`, ")
 NOPERM = ReplyError("NOPERM this user has no permissions to run the 'hello' command")
 
@@ -137,9 +138,29 @@ def test_database_out_of_range_is_an_error() -> None:
     assert text == "the server refuses SELECT: ERR DB index is out of range"
 
 
-@pytest.mark.parametrize("nonsense", [[b"OK"], [{b"proto": 3}], [{b"proto": 9, b"id": 1}], [None]])
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        [b"OK"],
+        [None],
+        [{b"proto": 3}],
+        [{b"proto": 9, b"id": 1}],
+        [{b"proto": 3.0, b"id": 1}],
+        [{b"proto": 3, b"id": True}],
+        [[[b"list"], b"as key"]],
+    ],
+)
 def test_hello_answered_with_nonsense_is_an_error(nonsense: list[Any]) -> None:
     fails(HandshakeError, handshake(options()), nonsense)
+
+
+def test_resp2_in_answer_to_a_demand_for_resp3_is_an_error() -> None:
+    fails(HandshakeError, handshake(options(protocol=3)), [{b"proto": 2, b"id": 1}])
+
+
+@pytest.mark.parametrize("nonsense", [[1], True, b"OK", None])
+def test_client_id_is_a_number(nonsense: Any) -> None:
+    fails(HandshakeError, handshake(options()), [UNKNOWN], [nonsense])
 
 
 def test_no_error_shows_the_password_that_the_server_quotes() -> None:
@@ -165,21 +186,30 @@ def test_tracking_refused_says_so() -> None:
 
 
 def test_listener_in_resp3_has_nothing_to_subscribe() -> None:
-    conversation = listen(Tracking(), Greeting(3, 7, {}))
-    with pytest.raises(StopIteration):
-        next(conversation)
+    asked, server = play(listen(Tracking(), Greeting(3, 7, {})), [INFO])
+    assert asked == [[(b"INFO", b"server")]]
+    assert server == b"abc"
+
+
+def test_server_that_does_not_tell_who_it_is_has_no_name() -> None:
+    refusal = ReplyError("NOPERM no")
+    assert play(listen(Tracking(), Greeting(3, 7, {})), [refusal])[1] is None
+    assert play(track(Tracking(), 7), [b"OK", INFO.decode()])[1] == b"abc"
 
 
 def test_listener_in_resp2_subscribes() -> None:
-    asked, _ = play(listen(Tracking(), Greeting(2, 7, {})), [1])
-    assert asked == [[("SUBSCRIBE", b"__redis__:invalidate")]]
+    asked, _ = play(listen(Tracking(), Greeting(2, 7, {})), [INFO], [1])
+    assert asked[1:] == [[("SUBSCRIBE", b"__redis__:invalidate")]]
 
 
 def test_broadcasting_listener_in_resp2_redirects_to_itself_before_it_subscribes() -> None:
     tracking = Tracking(bcast=True, prefixes=["a:"])
-    asked, _ = play(listen(tracking, Greeting(2, 7, {})), [b"OK"], [1])
-    assert asked == [
-        [(b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", 7, b"PREFIX", b"a:", b"BCAST")],
+    asked, _ = play(listen(tracking, Greeting(2, 7, {})), [INFO], [b"OK", INFO], [1])
+    assert asked[1:] == [
+        [
+            (b"CLIENT", b"TRACKING", b"ON", b"REDIRECT", 7, b"PREFIX", b"a:", b"BCAST"),
+            (b"INFO", b"server"),
+        ],
         [("SUBSCRIBE", b"__redis__:invalidate")],
     ]
 

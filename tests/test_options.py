@@ -61,6 +61,7 @@ BAD_URLS = {
     "redis://:hun?ter2@h": "percent-encoded",
     "redis://:hun#ter2@h": "percent-encoded",
     "redis://:hun:ter2@h:1:2": "can't be read",
+    "redis://:hunter2%FF@h": "in UTF-8",
 }
 
 
@@ -76,7 +77,7 @@ def test_no_url_shows_its_password_in_an_error(noise: str, form: str) -> None:
     try:
         shown = repr(Options.from_url(url))
     except ValueError as error:
-        shown = f"{error} {error.__cause__} {error.__context__ if error.__cause__ else ''}"
+        shown = f"{error} {error.__cause__!r} {error.__context__!r}"
     assert SECRET not in shown
 
 

@@ -71,6 +71,24 @@ def test_mgets_null_is_not_gets(server: client.EmbeddedServer, wire: Callable[[A
             db.execute("GET", "list")
 
 
+@pytest.mark.parametrize("key", ["none", "list"])
+def test_mget_of_one_key_is_a_list_again_and_again(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire], key: str
+) -> None:
+    wire(server)("RPUSH", "list", "x")
+    with connect(server.url, cache=True) as db:
+        for _ in range(3):
+            assert db.execute("MGET", key) == [None]
+            assert db.cached("MGET", key) == [None]
+
+
+def test_negative_zero_is_another_key(plain_reader: Reader) -> None:
+    plain_reader.other("SET", "-0.0", "negative")
+    wire_form = plain_reader.db.execute("GET", 0.0)
+    assert plain_reader.db.execute("GET", 0.0) == wire_form
+    assert plain_reader.db.execute("GET", -0.0) != wire_form or wire_form is None
+
+
 def test_mget_in_every_setup(reader: Reader) -> None:
     reader.other("MSET", "k:1", "1", "k:2", "2")
     assert reader.read("MGET", "k:1", b"k:2", "k:3") == [b"1", b"2", None]
@@ -192,6 +210,22 @@ def test_server_ttl_ends_an_entry(
         for key in ("ends", "stays", "m"):  # tracked all the same
             other("SET", key, "new")
         wait_until(lambda: len(cache) == 1)
+
+
+def test_server_ttl_of_a_partly_tracked_mget(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire]
+) -> None:
+    other = wire(server)
+    other("MSET", "u", "1", "k:1", "2")
+    other("PEXPIRE", "k:1", 5000)
+    now = [0.0]
+    cache = Cache(clock=lambda: now[0], server_ttl=True)
+    tracking = Tracking(bcast=True, prefixes=["k:"])
+    with connect(server.url, cache=cache, tracking=tracking) as db:
+        wait_until(lambda: (db.execute("MGET", "u", "k:1"), cache.find(("GET", "k:1")))[1])
+        entry = cache.find(("GET", "k:1"))
+        assert entry is not None
+        assert 4 < entry.expires <= 5
 
 
 # Losses that are dropped exactly.

@@ -220,6 +220,39 @@ def test_redacted_command_shows_no_password(command: tuple[Any, ...]) -> None:
     assert len(redact(command)) == len(command)
 
 
+def test_reply_is_told_from_a_confirmation_whatever_it_begins_with() -> None:
+    session = Heard(2)
+    session.send_many([("XRANGE", "s", "-", "+"), ("SUBSCRIBE", "c")])
+    assert session.receive(b"*1\r\n*1\r\n+x\r\n") == [[[b"x"]]]
+
+
+def test_undecodable_message_is_not_a_pings_reply() -> None:
+    session = Heard(2, encoding="utf-8")
+    session.send("SUBSCRIBE", "c")
+    session.receive(b"*3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n")
+    session.send("PING")
+    message = b"*3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\n\xff\r\n"
+    assert session.receive(message + b"*2\r\n$4\r\npong\r\n$0\r\n\r\n") == [["pong", ""]]
+    assert session.pushes[-1].kind == "undecodable"
+
+
+def test_confirmation_nobody_asked_for_is_not_counted() -> None:
+    session = Heard(3)
+    for channel in (b":1500000000\r\n", b"$1\r\nx\r\n", b",1.5\r\n"):
+        session.receive(b">3\r\n+subscribe\r\n" + channel + b":1\r\n")
+    assert session.subscriptions == {}
+
+
+def test_trace_shows_no_secret_of_a_reply() -> None:
+    frames: list[Any] = []
+    session = Heard(3, trace=lambda *frame: frames.append(frame))
+    session.send_many([("CONFIG", "GET", "requirepass"), ("AUTH", "hunter2"), ("GET", "k")])
+    session.receive(b"*2\r\n+requirepass\r\n+hunter2\r\n")
+    session.receive(b"-ERR unknown command `AUTH`, with args beginning with: `hunter2`\r\n+v\r\n")
+    assert "hunter2" not in repr(frames)
+    assert frames[-1][2] == b"v"
+
+
 @given(st.binary(max_size=60), st.integers(0, 3), st.booleans(), st.sampled_from([2, 3]))
 def test_arbitrary_bytes_are_results_or_a_typed_error(
     data: bytes, commands: int, subscribe: bool, protocol: int
