@@ -25,9 +25,11 @@ class Tracking:
             them is never cached.
         optin: only `Client.cached` is tracked and cached (CLIENT CACHING YES).
         optout: `Client.uncached` is not tracked (CLIENT CACHING NO).
-        noloop: the server does not announce this connection's own writes. In default mode such a
-            write also ends the key's registration without a word (Redis 6.0 to 8.1), so it is
-            only allowed with a cache, which drops the keys of its own writes itself.
+        noloop: the server does not announce this connection's own writes. For a connection of
+            one's own: in default mode such a write also ends the key's registration without a
+            word (Redis 6.0 to 8.1), and so does all that expires, is evicted or falls out of the
+            server's table while a command of ours runs. So `Client` asks for it with `bcast`
+            only; it drops the keys of its own writes itself in any case.
         listener: "dedicated", a second connection for the notifications; "inline", pushes on the
             data connection (RESP3); None, the front end's default.
     """

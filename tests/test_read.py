@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+import socket
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,10 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from servers import Wire
-
-
-def sent_by(db_frames: list[Any]) -> list[Any]:
-    return [frame for name, direction, frame in db_frames if (name, direction) == ("data", "sent")]
 
 
 class Traced:
@@ -123,16 +119,16 @@ def test_max_stale_zero_is_never_stale_and_refetches_nothing_unchanged(
         assert db.cache.stats.hits == hits + 20
 
 
-@pytest.mark.parametrize("tracking", [{"bcast": True}, {"listener": "inline"}])
-@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize(
+    ("protocol", "tracking"),
+    [(2, {"bcast": True}), (3, {"bcast": True}), (3, {"listener": "inline"})],
+)
 def test_max_stale_in_other_setups(
     server: client.EmbeddedServer,
     wire: Callable[[Any], Wire],
     tracking: dict[str, Any],
     protocol: Any,
 ) -> None:
-    if protocol == 2 and "listener" in tracking:
-        pytest.skip("there is no inline tracking in RESP2")
     other = wire(server)
     with connect(server.url, protocol=protocol, tracking=Tracking(**tracking)) as db:
         for number in range(50):
@@ -249,6 +245,18 @@ def test_lost_data_connection_drops_what_it_read_and_nothing_else(
         wait_until(lambda: cache.find(("GET", "by-first")) is None)
         assert cache.find(("GET", "by-second")) is not None
         assert "connection that read it is gone" in cache.explain("GET", "by-first")
+
+
+def test_armed_connection_has_the_kernel_watch_for_silence(server: client.EmbeddedServer) -> None:
+    with connect(server.url, cache=True) as db:
+        db.execute("GET", "k")
+        connection = db._pool.take()
+        keep_alive = [
+            connection._socket.getsockopt(socket.IPPROTO_TCP, getattr(socket, name))
+            for name in ("TCP_KEEPIDLE", "TCP_KEEPINTVL", "TCP_KEEPCNT")
+        ]
+        db._pool.give_back(connection)
+        assert keep_alive == [1, 1, 2]
 
 
 def test_broken_redirect_is_noticed(
@@ -412,4 +420,3 @@ def test_fetch_under_way_is_told(plain_reader: Reader, monkeypatch: pytest.Monke
 
 def test_staleness_bound_can_be_read(reader: Reader) -> None:
     assert reader.cache.staleness_bound == 2.5
-    assert threading.active_count() >= 1
