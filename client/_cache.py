@@ -46,7 +46,7 @@ MISS = _Miss()
 _LARGEST_SHARE = 8
 # What an entry costs beside its key and value: the object, its rows in the entries and the index.
 # Measured with tracemalloc at 100,000 entries on CPython 3.11 (`tests/test_cache.py` holds it).
-_ENTRY_OVERHEAD = 250
+_ENTRY_OVERHEAD = 190
 _KEY_OVERHEAD = 90  # a row of the index and a place in the entry's keys, for each key
 # A value nested deeper than this is handed out uncached: copying it would recurse too far.
 _DEEPEST_COPY = 32
@@ -147,7 +147,7 @@ class Reservation:
 class Entry(Node):
     """A value that is held, with all that a hit has to look at."""
 
-    __slots__ = ("command", "copier", "expires", "keys", "size", "source", "types", "value")
+    __slots__ = ("_keys", "command", "copier", "expires", "size", "source", "types", "value")
 
     def __init__(
         self,
@@ -158,13 +158,20 @@ class Entry(Node):
         size: int,
     ) -> None:
         self.command = reservation.command
-        self.keys = reservation.keys
+        # Nearly every entry has one key: a tuple for it would cost 64 bytes.
+        keys = reservation.keys
+        self._keys: bytes | tuple[bytes, ...] = keys[0] if len(keys) == 1 else keys
         self.source = reservation.source
         self.types = reservation.types
         self.value = value
         self.copier = copier
         self.expires = expires
         self.size = size
+
+    @property
+    def keys(self) -> tuple[bytes, ...]:
+        """The raw keys that it was read from."""
+        return self._keys if isinstance(self._keys, tuple) else (self._keys,)
 
     def read(self) -> Any:
         """Count a hit and give the value, or a copy of what can be changed."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
+import tracemalloc
 import weakref
 from typing import Any
 
@@ -274,6 +276,42 @@ def test_bounds_hold_at_all_times(
     cache.invalidate([b"shared"])
     assert (cache.stats.entries, cache.stats.bytes) == (0, 0)
     assert cache._index == {}  # no row outlives its entries
+
+
+def test_bookkeeping_of_an_entry_costs_at_most_300_bytes() -> None:
+    number = 100_000
+    rows = [(("GET", f"key:{n}"), b"key:%d" % n, b"value:%d" % n) for n in range(number)]
+    cache = Cache(max_entries=number, max_bytes=2**30)
+    epoch = cache.open()
+    tracemalloc.start()
+    try:
+        for command, key, value in rows:
+            reservation = cache.reserve(command, (key,), epoch)
+            assert reservation is not None
+            cache.fill(reservation, value)
+        del reservation, command, key, value
+        gc.collect()
+        taken = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert len(cache) == number
+    assert taken / number <= 300
+    # What the bound on bytes is held by is an estimate, and not a low one.
+    beside = sum(
+        sys.getsizeof(command) + sum(map(sys.getsizeof, command)) + sys.getsizeof(value)
+        for command, _, value in rows
+    )
+    assert 0.8 <= (cache.stats.bytes - beside) / taken <= 1.3
+
+
+def test_keys_of_an_entry_count_towards_the_bytes() -> None:
+    cache = Cache(max_bytes=2**30)
+    cache.open()
+    keys = tuple(b"%d" % number for number in range(10_000))
+    reservation = cache.reserve("EXISTS", keys, cache.epoch)
+    assert reservation is not None
+    cache.fill(reservation, 1)
+    assert cache.stats.bytes > 10_000 * 90
 
 
 def test_value_too_big_for_its_share_is_not_kept() -> None:
