@@ -14,7 +14,7 @@ EDITABLE ?= --editable
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint bench fuzz clean
 
 help: ## List what there is
 	@sed -n 's/^\([a-z]*\):.* ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -30,6 +30,16 @@ lint: $(VENV)/.installed-lint ## Check style and types
 	@$(VENV)/bin/ruff format --check
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
+
+# QUICK=1 measures only what has a must, and fails if one is missed by far: the form for CI.
+QUICK ?=
+bench: $(VENV)/.installed-bench ## Measure the codec beside its peers; write docs/benchmarks
+	@$(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+# How long all targets together take: make fuzz SECONDS=600
+SECONDS ?= 60
+fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for SECONDS
+	@$(VENV)/bin/python -m fuzz --seconds $(SECONDS) $(ARGS)
 
 clean: ## Remove all that the other targets made
 	@rm -rf .venv build dist .benchmarks .hypothesis *.egg-info .[a-z]*_cache

@@ -212,7 +212,7 @@ def _streamed_string(
             position = 0
         line = buffer[position:end]
         offset = tape.taken - len(buffer) + position
-        check_line(line, offset, max_line, complete=True)
+        check_line(line or b"\r", offset, max_line, complete=True)
         if line[0] != CHUNK:
             raise refusal("a chunk of the streamed string", shown(line[:1]), offset)
         length = parse_length(line[1:], offset, NAMES[CHUNK])

@@ -1,0 +1,201 @@
+"""What was measured, as one table, as JSON, and held against what must be.
+
+A cell is the ratio of hiredis' time to an implementation's: above 1 is faster than hiredis. What
+it must reach stands in brackets behind it, with a mark where it is below.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ._peers import NAMES
+from ._workloads import COMPILED_FLOOR, LINEAR, PURE_FLOOR, TEXT, VARIANTS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from ._measure import Row
+    from ._peers import Implementation
+    from ._workloads import Side
+
+COMPILED, COMPILED_ONE, PURE, PURE_ONE, HIREDIS, LIBVALKEY, REDIS_PY, _ = NAMES
+
+# Which of ours against which peer a must is about.
+SIDES: dict[Side, tuple[str, str]] = {
+    "compiled": (COMPILED, HIREDIS),
+    "compiled one": (COMPILED_ONE, HIREDIS),
+    "compiled libvalkey": (COMPILED, LIBVALKEY),
+    "pure": (PURE, REDIS_PY),
+    "pure hiredis": (PURE, HIREDIS),
+}
+FLOORS = {
+    (COMPILED, HIREDIS): COMPILED_FLOOR,
+    (COMPILED, LIBVALKEY): COMPILED_FLOOR,
+    (COMPILED_ONE, HIREDIS): COMPILED_FLOOR,
+    (COMPILED_ONE, LIBVALKEY): COMPILED_FLOOR,
+    (PURE, REDIS_PY): PURE_FLOOR,
+}
+LOOPS = {"iterations": 1}  # a round is one run
+OURS = (COMPILED, COMPILED_ONE, PURE)
+
+
+class Check(NamedTuple):
+    """A ratio that was promised; `found` is None where one of the two is absent."""
+
+    where: str
+    what: str
+    found: float | None
+    must: float
+
+    def misses(self, share: float = 1.0) -> bool:
+        """Whether it is known to be below this share of what it must be."""
+        return self.found is not None and self.found < share * self.must
+
+    def __str__(self) -> str:
+        found = "absent" if self.found is None else f"{self.found:.2f}"
+        return f"{self.where}: {self.what} is {found}, must be {self.must:g}"
+
+
+def checks(row: Row) -> Iterator[Check]:
+    """Yield what a row must show."""
+    musts = {SIDES[side]: must for side, must in row.must.items()}
+    floors = FLOORS if row.group != "packing" else {}
+    for (ours, peer), must in {**floors, **musts}.items():
+        if ours in row.runs or (ours, peer) in musts:
+            where = f"{row.workload} ({row.group})"
+            yield Check(where, f"{ours} to {peer}", row.ratio(ours, peer), must)
+
+
+def checks_across(rows: Sequence[Row]) -> Iterator[Check]:
+    """Yield what rows must show beside each other: linear time, and str near bytes."""
+    found = {(row.group, row.workload): row for row in rows}
+    usual, _, text, _, *others = (variant.name for variant in VARIANTS)
+    for (group, workload), row in found.items():
+        base = found.get((usual, workload))
+        if base is None:
+            continue
+        if group in others:
+            for name in OURS:
+                yield _within(row, base, name, LINEAR)
+        elif group == text:
+            yield _within(row, base, PURE, TEXT)
+
+
+def _within(row: Row, base: Row, name: str, factor: float) -> Check:
+    here, there = row.nanoseconds(name), base.nanoseconds(name)
+    ratio = there / here if here and there else None
+    where = f"{row.workload} ({row.group})"
+    return Check(where, f"{name} to itself ({base.group})", ratio, 1 / factor)
+
+
+def table(rows: Sequence[Row], implementations: Sequence[Implementation]) -> str:
+    """Return the table, a section for each variant."""
+    present = {implementation.name for implementation in implementations}
+    heads = ("compiled", "one by one", "pure", "one by one", *NAMES[5:], "pure/redis-py")
+    lines: list[str] = []
+    for group in dict.fromkeys(row.group for row in rows):
+        lines += ["", f"{group:<28}{'hiredis':>12}" + "".join(f"{head:>14}" for head in heads)]
+        for row in rows:
+            if row.group == group:
+                lines.append(_line(row, present))
+    absent = [name for name in NAMES if name not in present]
+    if absent:
+        lines += ["", f"absent, not importable here: {', '.join(absent)}"]
+    return "\n".join(lines).strip("\n")
+
+
+def _line(row: Row, present: set[str]) -> str:
+    held = {(check.what): check for check in checks(row)}
+    names = (*NAMES[:4], *NAMES[5:])
+    cells = [_cell(row, name, HIREDIS, held, present) for name in names]
+    cells.append(_cell(row, PURE, REDIS_PY, held, present))
+    time = row.nanoseconds(HIREDIS)
+    shown = "absent" if time is None else f"{time:,.0f} ns"
+    return f"{row.workload:<28}{shown:>12}" + "".join(f"{cell:>14}" for cell in cells)
+
+
+def _cell(row: Row, ours: str, peer: str, held: dict[str, Check], present: set[str]) -> str:
+    ratio = row.ratio(ours, peer)
+    if ratio is None:
+        return "absent" if not {ours, peer} <= present else "-"
+    check = held.get(f"{ours} to {peer}")
+    text = f"{ratio:.2f}"
+    if check is None:
+        return text
+    return f"{text}{'!' if check.misses() else ''} ({check.must:g})"
+
+
+def as_json(
+    rows: Sequence[Row], implementations: Sequence[Implementation], command: Sequence[str]
+) -> str:
+    """Return the figures in pytest-benchmark's format, with versions, machine and command."""
+    benchmarks = []
+    for row in rows:
+        for name in row.seconds:
+            stats = row.stats(name).as_dict()
+            extra: dict[str, Any] = {"count": row.count, "ns_each": row.nanoseconds(name)}
+            extra |= {
+                "to_hiredis": row.ratio(name, HIREDIS),
+                "to_redis_py": row.ratio(name, REDIS_PY),
+            }
+            test = f"{row.workload} - {name}"
+            benchmarks.append(
+                {
+                    "group": f"{row.group}: {row.workload}",
+                    "name": test,
+                    "fullname": f"{row.group}: {test}",
+                    "params": {
+                        "variant": row.group,
+                        "workload": row.workload,
+                        "implementation": name,
+                    },
+                    "param": None,
+                    "extra_info": extra,
+                    "options": {"disable_gc": True, "timer": "perf_counter"},
+                    "stats": {**{key: _short(value) for key, value in stats.items()}, **LOOPS},
+                }
+            )
+    found = {
+        "machine_info": machine(),
+        "commit_info": {},
+        "benchmarks": benchmarks,
+        "datetime": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": version("pytest-benchmark"),
+        "versions": {each.name: each.version for each in implementations},
+        "absent": [name for name in NAMES if name not in {each.name for each in implementations}],
+        "command": " ".join(command),
+    }
+    lines = [json.dumps(benchmark) for benchmark in found.pop("benchmarks")]
+    head = json.dumps(found, indent=1).removesuffix("\n}")
+    return f'{head},\n "benchmarks": [\n  ' + ",\n  ".join(lines) + "\n ]\n}\n"
+
+
+def _short(value: Any) -> Any:
+    """Return a figure with as many digits as a clock can give it."""
+    return float(f"{value:.5g}") if isinstance(value, float) else value
+
+
+def machine() -> dict[str, str]:
+    """Return what the figures depend on, and nothing that names the machine or its owner."""
+    return {
+        "machine": platform.machine(),
+        "system": platform.system(),
+        "cpu": _cpu(),
+        "python_implementation": platform.python_implementation(),
+        "python_version": platform.python_version(),
+        "python_compiler": platform.python_compiler(),
+    }
+
+
+def _cpu() -> str:
+    if sys.platform == "linux":
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()

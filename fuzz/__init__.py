@@ -1,0 +1,30 @@
+"""Arbitrary bytes against the codec: what must hold for every input, and a runner that looks.
+
+A target is a function from bytes to None that raises if something does not hold:
+
+- `any_cut`: what comes out of a stream depends on its bytes, never on how they were cut.
+- `twins`: the compiled parser does what the pure one does, to the letter of its errors.
+- `round_trip`: a value encoded and parsed is the value again, in RESP3 and in RESP2.
+- `reencode`: so is every value that a parser makes of arbitrary bytes.
+- `commands`: a command goes out as its arguments, or is refused.
+- `encoder_twins`: the compiled encoder does what the pure one does.
+
+`python -m fuzz` runs them with the standard library alone, `python -m fuzz --atheris` under
+libFuzzer's coverage. A finding is printed as a literal, to become a row of the tests.
+"""
+
+from ._runner import Finding, Run, fuzz
+from ._targets import TARGETS, any_cut, commands, encoder_twins, reencode, round_trip, twins
+
+__all__ = [
+    "TARGETS",
+    "Finding",
+    "Run",
+    "any_cut",
+    "commands",
+    "encoder_twins",
+    "fuzz",
+    "reencode",
+    "round_trip",
+    "twins",
+]

@@ -1,0 +1,147 @@
+"""Fuzz the codec: `python -m fuzz --seconds 60 --seed 7 --target any_cut`; see --help.
+
+Every target runs for its share of the time. A finding is printed as a Python literal, with the
+command that runs it again, and the exit status is 1. A target that compares the twins is left out,
+and said to be, where the compiled one can't be imported; asked for by name, it fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import shlex
+import sys
+import tempfile
+from importlib import import_module
+from pathlib import Path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="for all targets (60)")
+    parser.add_argument("--executions", type=int, help="of each target, instead of seconds")
+    parser.add_argument("--seed", type=int, help="of the inputs; one is chosen and printed")
+    parser.add_argument("--target", action="append", metavar="NAME", help="only this (repeatable)")
+    parser.add_argument("--input", metavar="LITERAL", help="run a target on one bytes literal")
+    parser.add_argument("--atheris", action="store_true", help="guided by coverage (libFuzzer)")
+    options = parser.parse_args()
+    if options.seed is None:
+        options.seed = random.SystemRandom().randrange(2**32)
+
+    if options.atheris:
+        try:
+            atheris = import_module("atheris")
+        except ImportError:
+            parser.error("atheris is not installed; pip install 'resp-client[fuzz]' brings it")
+        # The package brought them in already, without the counters of coverage.
+        for name in [name for name in sys.modules if name.startswith(("resp", "fuzz._"))]:
+            del sys.modules[name]
+        with atheris.instrument_imports(include=["resp"]):
+            import resp.pure
+
+    import resp
+    from fuzz._targets import COMPILED, PARITY, TARGETS
+
+    for name in options.target or ():
+        if name not in TARGETS:
+            parser.error(f"no target {name!r}; there are {', '.join(TARGETS)}")
+    names = [name for name in options.target or TARGETS if COMPILED or name not in PARITY]
+    print(f"resp: {resp.implementation}, seed {options.seed}", flush=True)
+
+    if options.input is not None:
+        data = ast.literal_eval(options.input)
+        if not isinstance(data, bytes) or len(names) != 1:
+            parser.error("--input needs a bytes literal and one --target")
+        TARGETS[names[0]](data)
+        print(f"{names[0]}: ok")
+        return 0
+
+    failed = False
+    for name in options.target or TARGETS:
+        if name not in names:
+            print(f"{name}: absent, the compiled twin is not importable", flush=True)
+            failed = failed or options.target is not None
+        elif options.atheris:
+            failed = _atheris(name, options.seconds / len(names), options.seed) or failed
+        else:
+            failed = _standard(name, options, len(names)) or failed
+    return int(failed)
+
+
+def _standard(name: str, options: argparse.Namespace, share: int) -> bool:
+    """Run one target with our own runner; return whether it failed."""
+    from fuzz._runner import fuzz
+    from fuzz._targets import TARGETS
+
+    seconds = options.seconds / share if options.executions is None else None
+    run = fuzz(TARGETS[name], seed=options.seed, seconds=seconds, executions=options.executions)
+    ending = "ok" if run.finding is None else "FAILED"
+    print(f"{name}: {run.executions:,} executions in {run.seconds:.1f} s, {ending}", flush=True)
+    if run.finding is not None:
+        _show(name, run.finding.data, run.finding.error)
+    return run.finding is not None
+
+
+def _atheris(name: str, seconds: float, seed: int) -> bool:
+    """Run one target under atheris, in a child: its `Fuzz()` never returns."""
+    from fuzz._inputs import SEEDS
+    from fuzz._targets import STREAMS, TARGETS
+
+    atheris = import_module("atheris")
+    with tempfile.TemporaryDirectory() as found:
+        corpus = Path(found, "corpus")
+        corpus.mkdir()
+        for number, data in enumerate(SEEDS if name in STREAMS else ()):
+            corpus.joinpath(f"{number}").write_bytes(bytes((number % 16, number)) + data)
+        print(f"{name}: under atheris for {seconds:.0f} s", flush=True)
+
+        def watched(data: bytes) -> None:
+            try:
+                TARGETS[name](data)
+            except Exception:  # noqa: BLE001  # a target fails by raising, whatever it raises
+                Path(found, "failing").write_bytes(data)
+                os._exit(1)
+
+        child = os.fork()
+        if not child:
+            artifacts = f"-artifact_prefix={found}{os.sep}"
+            limits = (f"-max_total_time={max(1, round(seconds))}", f"-seed={seed % 2**32 or 1}")
+            arguments = (
+                "fuzz",
+                *limits,
+                "-timeout=20",
+                "-max_len=4096",
+                "-verbosity=0",
+                "-print_final_stats=1",
+            )
+            try:
+                atheris.Setup([*arguments, artifacts, str(corpus)], watched)
+                atheris.Fuzz()
+            finally:  # a crash leaves its input there by libFuzzer's own hand
+                os._exit(0)
+        _, status = os.waitpid(child, 0)
+        failing = [path for path in Path(found).iterdir() if path != corpus]
+        print(f"{name}: {'FAILED' if status else 'ok'}", flush=True)
+        for path in failing:
+            _minimised(name, path.read_bytes())
+    return bool(status)
+
+
+def _minimised(name: str, data: bytes) -> None:
+    from fuzz._runner import Finding, check, minimise
+    from fuzz._targets import TARGETS
+
+    error = check(TARGETS[name], data) or "it does not fail again"
+    _show(name, *minimise(TARGETS[name], Finding(data, error)))
+
+
+def _show(name: str, data: bytes, error: str) -> None:
+    print(f"  input  {data!r}")
+    print(f"  error  {error if len(error) < 2000 else error[:2000] + ' ...'}")
+    print(f"  again  python -m fuzz --target {name} --input {shlex.quote(repr(data))}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
