@@ -14,10 +14,10 @@ EDITABLE ?= --editable
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench fuzz clean
+.PHONY: help demo test lint bench bench-cache fuzz clean
 
 help: ## List what there is
-	@sed -n 's/^\([a-z]*\):.* ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 
 demo: $(VENV)/.installed-embedded ## Walk through client-side caching on a real server of its own
 	@$(VENV)/bin/python examples/walkthrough.py $(ARGS)
@@ -35,6 +35,9 @@ lint: $(VENV)/.installed-lint ## Check style and types
 QUICK ?=
 bench: $(VENV)/.installed-bench ## Measure the codec beside its peers; write docs/benchmarks
 	@$(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
+
+bench-cache: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the cache beside its peers
+	@$(VENV)/bin/python -m benchmarks.cache $(ARGS)
 
 # How long all targets together take: make fuzz SECONDS=600
 SECONDS ?= 60
