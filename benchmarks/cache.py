@@ -100,7 +100,7 @@ def _peers(server: client.EmbeddedServer) -> None:
         pass
     else:
         # It caches only where the server calls itself redis; Valkey does the same thing.
-        CacheProxyConnection.DEFAULT_SERVER_NAME = server.name
+        setattr(CacheProxyConnection, "DEFAULT_SERVER_NAME", server.name)  # noqa: B010
         peer = redis.Redis(
             host=server.host, port=server.port, protocol=3, cache_config=CacheConfig()
         )
