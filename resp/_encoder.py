@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     # What a command can carry; bool, though an int to Python, is refused.
     Argument: TypeAlias = bytes | bytearray | memoryview | str | int | float
 
-# The header of a short argument, with the CRLF that ends what is before it.
+# The header of a short argument, with the CRLF that ends what is before it: 1.3 for short commands.
 HEADERS: Final = [b"\r\n$%d\r\n" % length for length in range(1024)]
+STARTS: Final = [b"*%d" % count for count in range(128)]
+# And of commands of text alone; they start with the CRLF that ends the command before.
+TEXT_HEADERS: Final = {length: f"\r\n${length}\r\n" for length in range(1024)}
+TEXT_STARTS: Final = {count: f"\r\n*{count}" for count in range(1, 128)}
 
 # What the names of commands are made of; anything else as first argument is never shown.
 NAME_LETTERS: Final = frozenset(
@@ -46,11 +50,45 @@ def encode_commands(commands: Iterable[Iterable[Argument]]) -> bytes:
     Errors are the same, and name the command by its index as well.
     """
     parts: list[bytes | bytearray] = []
+    # Text and numbers are joined first and encoded once: 2.5 for pipelines of these.
+    texts: list[str] = []
+    headers, append = TEXT_HEADERS, texts.append
     for index, command in enumerate(commands):
-        if not isinstance(command, (tuple, list)):
+        if type(command) is not tuple and not isinstance(command, (tuple, list)):
             command = _arguments(command, index)
+        before = len(texts)
+        if (start := TEXT_STARTS.get(len(command))) is not None:
+            append(start)
+            try:
+                for argument in command:
+                    if type(argument) is str:
+                        if not argument.isascii():
+                            break
+                        append(headers[len(argument)])
+                        append(argument)
+                    elif type(argument) is int:
+                        text = str(argument)
+                        append(headers[len(text)])
+                        append(text)
+                    else:
+                        break
+                else:
+                    continue
+            except (KeyError, ValueError):
+                pass  # too long
+        # One that has more than that, and all before it.
+        del texts[before:]
+        _append_texts(parts, texts)
         _append_command(parts, command, index)
+    _append_texts(parts, texts)
     return b"".join(parts)
+
+
+def _append_texts(parts: list[bytes | bytearray], texts: list[str]) -> None:
+    if texts:
+        texts.append("\r\n")
+        parts.append("".join(texts)[2:].encode())
+        texts.clear()
 
 
 def _arguments(command: Iterable[Argument], index: int) -> tuple[Argument, ...]:
@@ -68,16 +106,22 @@ def _append_command(
     if not args:
         which = "a command" if command is None else f"command {command}"
         raise ValueError(f"{which} has no arguments; expected its name at least")
-    parts.append(b"*%d" % len(args))
-    for index, argument in enumerate(args):
+    begin = len(parts)
+    try:
+        parts.append(STARTS[len(args)])
+    except IndexError:
+        parts.append(b"*%d" % len(args))
+    for argument in args:
         if type(argument) is bytes:
             data: bytes | bytearray = argument
         elif type(argument) is str and argument.isascii():
             data = argument.encode()
         else:
-            data = _argument(args, index, command)
-        length = len(data)
-        parts.append(HEADERS[length] if length < len(HEADERS) else b"\r\n$%d\r\n" % length)
+            data = _argument(args, (len(parts) - begin) >> 1, command)
+        try:
+            parts.append(HEADERS[len(data)])
+        except IndexError:
+            parts.append(b"\r\n$%d\r\n" % len(data))
         parts.append(data)
     parts.append(b"\r\n")
 
