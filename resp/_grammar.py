@@ -5,12 +5,16 @@ yields where it has a value to hand out or no bytes to go on; its open container
 explicit stack, so nothing recurses, and nothing is read again when the next chunk arrives. What it
 shares with the `Parser` around it is the `Tape`.
 
+It can read everything, and says all that is wrong. What is plain to see is taken before by the walk
+of `_window.py`, several times as fast, on the same stack.
+
 Nothing is ever allocated from a declared length: a list grows as its elements come, and a bulk is
 the join of the chunks that brought it.
 """
 
 from __future__ import annotations
 
+from codecs import lookup
 from collections import deque
 
 from ._errors import ReplyError
@@ -49,6 +53,22 @@ from ._types import (
     Push,
     Verbatim,
 )
+from ._window import (
+    ASCII_BASED,
+    ATTRIBUTED,
+    COUNTED,
+    FULL,
+    LEAST_BULK,
+    LEAST_ELEMENTS,
+    LEAST_LINE,
+    LONG,
+    PAIRED,
+    SCALARS,
+    STREAMED,
+    TOP,
+    Window,
+    large_bulks,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,52 +79,20 @@ if TYPE_CHECKING:
 # what they are frozen to recursively, in C.
 MAX_KEY_DEPTH: Final = 128
 
-# What a frame of the stack can be, besides the type byte of an aggregate.
-TOP: Final = 0  # where replies stand
-ATTRIBUTED: Final = -1  # attributes are complete, and wait for their value
-
-# How the end of a frame is found.
-COUNTED: Final = 0
-STREAMED: Final = 1  # by END
-FULL: Final = 2  # by END, and max_elements have come
-
 STRINGS: Final = frozenset((BULK_STRING, BULK_ERROR, VERBATIM_STRING))
 AGGREGATES: Final = frozenset((ARRAY, MAP, SET, ATTRIBUTE, PUSH))
 STREAMABLE: Final = frozenset((ARRAY, MAP, SET))
-PAIRED: Final = frozenset((MAP, ATTRIBUTE))
 SCOPES: Final = frozenset((ATTRIBUTE, PUSH))
-
-# Whole lines, tried before any is taken apart.
-LENGTHS: Final = {b"$%d" % length: length for length in range(1000)}
-KNOWN: Final[dict[bytes, Any]] = {
-    b"_": None,
-    b"$-1": None,
-    b"*-1": None,
-    b"#t": True,
-    b"#f": False,
-    b"+OK": b"OK",
-    b"+QUEUED": b"QUEUED",
-    b"+PONG": b"PONG",
-    **{b":%d" % number: number for number in range(1000)},
-}
-# None has more content than this, nor have numbers that are within 64 bits whatever their digits:
-# they are taken at once where max_line allows as much.
-SHORT_LINE: Final = 18
-HEADERS: Final = {length: header for header, length in LENGTHS.items()}
-
-# A run of bulks is looked for in windows of these sizes: a short one first, as there may be none.
-FIRST_WINDOW: Final = 512
-LAST_WINDOW: Final = 16 * 1024
-# And where there was none, not again before so many bulks.
-MOST_PATIENCE: Final = 64
 
 # A chunk of a bulk below this size is gathered with its neighbours: a server that sends a byte a
 # packet would else cost an object a byte.
 SMALL_CHUNK: Final = 512
 
+# A bulk that is not complete keeps the chunk that it begins in, and so at most this of others.
+MOST_KEPT: Final = 256 * 1024
+
 CR: Final = ord("\r")
 LF: Final = ord("\n")
-MISSING: Final = object()
 
 
 class Tape:
@@ -165,6 +153,8 @@ def _payload(
         position += length
     else:
         parts: list[bytes | bytearray | memoryview] = [memoryview(buffer)[position:]]
+        if position > MOST_KEPT:
+            parts = [buffer[position:]]
         missing = length - (len(buffer) - position)
         while True:
             while not tape.chunks:
@@ -225,46 +215,6 @@ def _streamed_string(
         parts.append(part)
 
 
-def _run_of_bulks(buffer: bytes, position: int, window: int, most: int) -> tuple[list[bytes], int]:
-    """Return the bulks that stand at `position` one after the other, and the position behind them.
-
-    At most `most`, of those that are complete in the window. Split at CRLF, headers and payloads
-    take turns, if a payload has the length that its header says; and where the first has, the
-    second begins where a header must, and so on. One with CRLF inside has not, and ends the run.
-    """
-    tokens = buffer[position : position + window].split(b"\r\n", 2 * most)
-    tokens.pop()  # what is behind the last CRLF
-    payloads = tokens[1::2]
-    headers = tokens[: 2 * len(payloads) : 2]
-    if [*map(HEADERS.get, map(len, payloads))] != headers:
-        for at, payload in enumerate(payloads):
-            if HEADERS.get(len(payload)) != headers[at]:
-                del payloads[at:], headers[at:]
-                break
-    return payloads, position + sum(map(len, headers)) + sum(map(len, payloads)) + 4 * len(payloads)
-
-
-def whole_reply(data: bytes) -> Any:
-    """Return the value of bytes that are one short bulk, integer or well-known line, and no more.
-
-    The usual answer to one command needs no grammar. Returns `MISSING` for all others.
-    """
-    end = data.find(b"\r\n", 0, SHORT_LINE)
-    if end < 0:
-        return MISSING
-    line = data[:end]
-    length = LENGTHS.get(line)
-    if length is not None:
-        if len(data) == end + length + 4 and data.endswith(b"\r\n"):
-            return data[end + 2 : -2]
-    elif end + 2 == len(data):
-        if line in KNOWN:
-            return KNOWN[line]
-        if data[0] == INTEGER and line[1:].isdigit():
-            return int(line[1:])
-    return MISSING
-
-
 def decoder(encoding: str | None, errors: str) -> Callable[[bytes], str]:
     """Return what makes text of bytes."""
     if errors == "strict" and (encoding or "").lower() in ("utf-8", "utf8"):
@@ -288,10 +238,7 @@ def grammar(
     values = tape.values
     chunks = tape.chunks
     decode = decoder(encoding, errors)
-    memo = max_line >= SHORT_LINE and max_bulk >= len(LENGTHS)
-    short = min(SHORT_LINE, max_line)
-    known_length = (LENGTHS if memo else {}).get
-    known = (KNOWN if memo else {}).get
+    short = min(LEAST_LINE, max_line)
 
     # The buffer ends at tape.taken; `base` is the offset of its first byte in the stream, and
     # `position` is in the buffer, at the element that comes next.
@@ -314,172 +261,26 @@ def grammar(
     failure: UnicodeError | None = None
     scopes: list[tuple[UnicodeError | None, int]] = []
 
-    # After how many bulks a run of them is looked for, that number if there is none, and how far.
-    patience, penalty, window = 0, 0, FIRST_WINDOW
+    # What is plain to see is not read here.
+    decoded = encoding is not None
+    window = Window(
+        stack,
+        decode,
+        text=decoded,
+        raw_pushes=raw_pushes,
+        max_depth=max_depth,
+        max_bulk=max_bulk,
+        max_line=max_line,
+    )
+    fast = (
+        max_line >= LEAST_LINE
+        and max_bulk >= LEAST_BULK
+        and max_elements >= LEAST_ELEMENTS
+        and (encoding is None or lookup(encoding).name in ASCII_BASED)
+    )
 
     value: Any
     while True:
-        # The line of the next element.
-        end = buffer.find(b"\r\n", position)
-        if end < 0:
-            if kind == TOP:
-                tape.delivered = tape.taken - len(buffer) + position
-            if position == len(buffer):
-                buffer, value = b"", None  # let go: the next chunk may be long in coming
-                while not chunks:
-                    yield
-                base, position = tape.taken, 0
-                buffer = tape.take()
-                continue
-            buffer, end = yield from _rest_of_line(tape, buffer[position:], max_line)
-            base, position = tape.taken - len(buffer), 0
-        line = buffer[position:end]
-        behind = end + 2
-
-        # The element; or the frame that it opens or ends.
-        is_value = True
-        value = None
-        length = known_length(line)
-        if length is None and (value := known(line, MISSING)) is MISSING:
-            byte = line[0] if line else CR
-            content = line[1:]
-            offset = base + position
-            if kind == TOP:
-                tape.delivered = offset
-            # Digits, as most lines are, need no further look; bytes.isdigit() is ASCII only.
-            number = int(content) if content.isdigit() and len(content) <= short else -1
-
-            if number < 0 and (CR in line or LF in line or len(content) > max_line):
-                check_line(line, offset, max_line, complete=True)
-            elif byte == INTEGER:
-                value = number if number >= 0 else parse_integer(content, offset)
-            elif byte == SIMPLE_STRING:
-                value = content
-            elif number < 0 and content == b"-1" and byte in (BULK_STRING, ARRAY):
-                value = None
-            elif byte in AGGREGATES:
-                is_value = False
-                streamed = number < 0 and content == b"?" and byte in STREAMABLE
-                if streamed:
-                    count = max_elements
-                else:
-                    count = number if number >= 0 else parse_length(content, offset, NAMES[byte])
-                    if byte in PAIRED:
-                        count *= 2
-                if count > max_elements:
-                    expected = f"at most {max_elements} elements in one {NAMES[byte]}"
-                    raise refusal(expected, str(count), offset)
-                if len(stack) >= max_depth:
-                    raise refusal(f"at most {max_depth} levels of nesting", "one more", offset)
-                # A key or a member must be hashable, and so must all that is in it.
-                hashed = frozen or kind == SET or (kind in PAIRED and not len(items) % 2)
-                depth_in_key = frozen + 1 if hashed and byte != PUSH else 0
-                if depth_in_key > MAX_KEY_DEPTH:
-                    expected = f"at most {MAX_KEY_DEPTH} levels of nesting in a key or a member"
-                    raise refusal(expected, "one more", offset)
-
-                stack.append((kind, items, remaining, ending, frozen, text, start))
-                kind, items, remaining, frozen, start = byte, [], count, depth_in_key, offset
-                ending = STREAMED if streamed else COUNTED
-                if byte in SCOPES:
-                    scopes.append((failure, tape.delivered))
-                    failure = None
-                    if byte == PUSH:
-                        text = encoding is not None and not raw_pushes
-                    else:
-                        text = text and attributes
-            elif byte == BULK_STRING and content == b"?":
-                value, buffer, behind = yield from _streamed_string(
-                    tape, buffer, behind, max_bulk, max_line
-                )
-                base = tape.taken - len(buffer)
-            elif byte in STRINGS:
-                length = number if number >= 0 else parse_length(content, offset, NAMES[byte])
-                if length > max_bulk:
-                    expected = f"a {NAMES[byte]} of at most {max_bulk} bytes"
-                    raise refusal(expected, str(length), offset)
-                if byte != BULK_STRING:
-                    value, buffer, behind = yield from _payload(
-                        tape, buffer, behind, length, NAMES[byte]
-                    )
-                    base, length = tape.taken - len(buffer), None
-                    if byte == BULK_ERROR:
-                        value = ReplyError(value.decode("utf-8", "backslashreplace"))
-                    else:
-                        value = parse_verbatim(value, offset)
-            elif byte == SIMPLE_ERROR:
-                value = ReplyError(content.decode("utf-8", "backslashreplace"))
-            elif byte == DOUBLE:
-                value = parse_double(content, offset)
-            elif byte == BIG_NUMBER:
-                value = parse_big_number(content, offset)
-            elif byte == BOOLEAN:
-                value = parse_boolean(content, offset)
-            elif byte == NULL:
-                check_null(content, offset)
-                value = None
-            elif byte == END and ending != COUNTED:
-                # RESP3, "Streamed aggregated data types": . ends what began with ?.
-                is_value = False
-                if content:
-                    raise refusal("CRLF after the end of a stream", shown(content), offset)
-                if kind == MAP and len(items) % 2:
-                    raise refusal("a value for the last key of the map", "its end", offset)
-                remaining, ending = 0, COUNTED
-            else:
-                check_line(line or b"\r", offset, max_line, complete=True)
-                raise refusal("an element", f"the {NAMES[byte]} {shown(line)}", offset)
-
-        if length is not None:
-            stop = behind + length
-            if buffer[stop : stop + 2] == b"\r\n":
-                value = buffer[behind:stop]
-                behind = stop + 2
-            else:
-                if kind == TOP:
-                    tape.delivered = base + position
-                value, buffer, behind = yield from _payload(
-                    tape, buffer, behind, length, NAMES[BULK_STRING]
-                )
-                base = tape.taken - len(buffer)
-        position = behind
-
-        if is_value:
-            if text and isinstance(value, bytes):
-                try:
-                    decoded = decode(value)
-                    if isinstance(value, Verbatim):
-                        value = Verbatim(decoded, value.format)
-                    else:
-                        value = decoded
-                except UnicodeError as error:
-                    failure = failure or error.with_traceback(None)
-            items.append(value)
-            remaining -= 1
-
-            if length is not None and memo:
-                # Bulks come in runs. Where there was none the next is not looked for at once, or
-                # the same bytes would be split again and again.
-                patience -= 1
-                most = remaining if kind != TOP else 0 if tape.single else window
-                if patience < 0 and most > 3 and failure is None:
-                    reach = min(window, 64 * most)
-                    bulks, behind = _run_of_bulks(buffer, position, reach, most)
-                    run: list[Any] = bulks
-                    if text:
-                        try:
-                            run = [*map(decode, bulks)]
-                        except UnicodeError:
-                            run, behind = [], position  # one by one, to fail the right one
-                    items += run
-                    remaining -= len(run) if kind != TOP else 0
-                    if len(run) == most or 2 * (behind - position) >= reach:
-                        patience, penalty, window = 0, 0, min(2 * window, LAST_WINDOW)
-                    else:
-                        penalty = min(2 * penalty + 1, MOST_PATIENCE)
-                        patience, window = penalty, FIRST_WINDOW
-                    position = behind
-
         # Close what is complete.
         while not remaining:
             if kind == TOP:
@@ -536,3 +337,180 @@ def grammar(
             kind, items, remaining, ending, frozen, text, start = stack.pop()
             items.append(value)
             remaining -= 1
+
+        # All that the walk can take, as far as it goes.
+        if (
+            fast
+            and position < len(buffer)
+            and failure is None
+            and not frozen
+            and text == decoded
+            # For one string or number a window is not worth it: 1.7 without.
+            and (kind != TOP or not tape.single or buffer[position] in AGGREGATES)
+            and window.look(buffer, position, base + position)
+        ):
+            complete = len(values)
+            kind, items, remaining, ending, start = window.walk(
+                kind, items, remaining, ending, start, tape.single
+            )
+            position = window.offset - base
+            if kind == TOP:
+                tape.delivered = window.offset
+                if tape.single and len(values) > complete:
+                    yield
+                    continue
+            elif window.reply >= 0:
+                tape.delivered = window.reply
+            if not remaining:
+                continue
+
+        # The line of the next element.
+        end = buffer.find(b"\r\n", position)
+        if end < 0:
+            if kind == TOP:
+                tape.delivered = tape.taken - len(buffer) + position
+            if position == len(buffer):
+                buffer, value = b"", None  # let go: the next chunk may be long in coming
+                window.drop()
+                while not chunks:
+                    yield
+                base, position = tape.taken, 0
+                buffer = tape.take()
+                continue
+            buffer, end = yield from _rest_of_line(tape, buffer[position:], max_line)
+            base, position = tape.taken - len(buffer), 0
+        line = buffer[position:end]
+        behind = end + 2
+
+        # The element; or the frame that it opens or ends.
+        is_value = True
+        value = None
+        length = None
+        byte = line[0] if line else CR
+        content = line[1:]
+        offset = base + position
+        if kind == TOP:
+            tape.delivered = offset
+        # Digits, as most lines are, need no further look; bytes.isdigit() is ASCII only.
+        number = int(content) if content.isdigit() and len(content) <= short else -1
+
+        if fast and line in SCALARS:
+            value = SCALARS[line]
+        elif number < 0 and (CR in line or LF in line or len(content) > max_line):
+            check_line(line, offset, max_line, complete=True)
+        elif byte == INTEGER:
+            value = number if number >= 0 else parse_integer(content, offset)
+        elif byte == SIMPLE_STRING:
+            value = content
+        elif number < 0 and content == b"-1" and byte in (BULK_STRING, ARRAY):
+            value = None
+        elif byte in AGGREGATES:
+            is_value = False
+            streamed = number < 0 and content == b"?" and byte in STREAMABLE
+            if streamed:
+                count = max_elements
+            else:
+                count = number if number >= 0 else parse_length(content, offset, NAMES[byte])
+                if byte in PAIRED:
+                    count *= 2
+            if count > max_elements:
+                expected = f"at most {max_elements} elements in one {NAMES[byte]}"
+                raise refusal(expected, str(count), offset)
+            if len(stack) >= max_depth:
+                raise refusal(f"at most {max_depth} levels of nesting", "one more", offset)
+            # A key or a member must be hashable, and so must all that is in it.
+            hashed = frozen or kind == SET or (kind in PAIRED and not len(items) % 2)
+            depth_in_key = frozen + 1 if hashed and byte != PUSH else 0
+            if depth_in_key > MAX_KEY_DEPTH:
+                expected = f"at most {MAX_KEY_DEPTH} levels of nesting in a key or a member"
+                raise refusal(expected, "one more", offset)
+
+            stack.append((kind, items, remaining, ending, frozen, text, start))
+            kind, items, remaining, frozen, start = byte, [], count, depth_in_key, offset
+            ending = STREAMED if streamed else COUNTED
+            if byte in SCOPES:
+                scopes.append((failure, tape.delivered))
+                failure = None
+                if byte == PUSH:
+                    text = encoding is not None and not raw_pushes
+                else:
+                    text = text and attributes
+        elif byte == BULK_STRING and content == b"?":
+            value, buffer, behind = yield from _streamed_string(
+                tape, buffer, behind, max_bulk, max_line
+            )
+            base = tape.taken - len(buffer)
+        elif byte in STRINGS:
+            length = number if number >= 0 else parse_length(content, offset, NAMES[byte])
+            if length > max_bulk:
+                expected = f"a {NAMES[byte]} of at most {max_bulk} bytes"
+                raise refusal(expected, str(length), offset)
+            if byte != BULK_STRING:
+                value, buffer, behind = yield from _payload(
+                    tape, buffer, behind, length, NAMES[byte]
+                )
+                base, length = tape.taken - len(buffer), None
+                if byte == BULK_ERROR:
+                    value = ReplyError(value.decode("utf-8", "backslashreplace"))
+                else:
+                    value = parse_verbatim(value, offset)
+        elif byte == SIMPLE_ERROR:
+            value = ReplyError(content.decode("utf-8", "backslashreplace"))
+        elif byte == DOUBLE:
+            value = parse_double(content, offset)
+        elif byte == BIG_NUMBER:
+            value = parse_big_number(content, offset)
+        elif byte == BOOLEAN:
+            value = parse_boolean(content, offset)
+        elif byte == NULL:
+            check_null(content, offset)
+            value = None
+        elif byte == END and ending != COUNTED:
+            # RESP3, "Streamed aggregated data types": . ends what began with ?.
+            is_value = False
+            if content:
+                raise refusal("CRLF after the end of a stream", shown(content), offset)
+            if kind == MAP and len(items) % 2:
+                raise refusal("a value for the last key of the map", "its end", offset)
+            remaining, ending = 0, COUNTED
+        else:
+            check_line(line or b"\r", offset, max_line, complete=True)
+            raise refusal("an element", f"the {NAMES[byte]} {shown(line)}", offset)
+
+        if length is not None:
+            stop = behind + length
+            if buffer[stop : stop + 2] == b"\r\n":
+                value = buffer[behind:stop]
+                behind = stop + 2
+            else:
+                if kind == TOP:
+                    tape.delivered = base + position
+                value, buffer, behind = yield from _payload(
+                    tape, buffer, behind, length, NAMES[BULK_STRING]
+                )
+                base = tape.taken - len(buffer)
+        position = behind
+
+        if is_value:
+            if text and isinstance(value, bytes):
+                try:
+                    string = decode(value)
+                    if isinstance(value, Verbatim):
+                        value = Verbatim(string, value.format)
+                    else:
+                        value = string
+                except UnicodeError as error:
+                    failure = failure or error.with_traceback(None)
+            items.append(value)
+            remaining -= 1
+
+            if length is not None and length >= LONG and fast and failure is None:
+                # Large bulks come in runs: 3 for 1 KiB.
+                most = remaining if kind != TOP else 0 if tape.single else len(buffer)
+                bulks, behind = large_bulks(buffer, position, most, max_bulk)
+                try:
+                    items += map(decode, bulks) if text else bulks
+                    remaining -= len(bulks) if kind != TOP else 0
+                    position = behind
+                except UnicodeError:
+                    pass

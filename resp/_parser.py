@@ -5,9 +5,10 @@ from __future__ import annotations
 from codecs import lookup_error
 
 from ._errors import ProtocolError
-from ._grammar import LENGTHS, MISSING, SHORT_LINE, Tape, decoder, grammar, whole_reply
+from ._grammar import Tape, decoder, grammar
 from ._lines import MAX_LINE, refusal
 from ._types import NEED_DATA
+from ._window import LEAST_BULK, LEAST_ELEMENTS, LEAST_LINE, MISSING, SMALL, whole_reply
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -93,7 +94,12 @@ class Parser:
         self._decode = None if encoding is None else decoder(encoding, errors)
         self._error: ProtocolError | None = None
         # Whether a reply may pass by the grammar; small limits are checked there.
-        self._direct = max_line >= SHORT_LINE and max_bulk >= len(LENGTHS)
+        self._direct = (
+            max_line >= LEAST_LINE
+            and max_bulk >= LEAST_BULK
+            and max_elements >= LEAST_ELEMENTS
+            and max_depth > 0
+        )
         self._scratch = bytearray()
 
     def feed(self, data: Buffer) -> None:
@@ -114,10 +120,12 @@ class Parser:
         tape = self._tape
         values = tape.values
         if not values:
-            if len(tape.chunks) == 1 and self._direct and tape.delivered == tape.taken:
-                value = self._whole_reply(tape.chunks[0])
+            if self._direct and len(tape.chunks) == 1 and tape.delivered == tape.taken:
+                [chunk] = tape.chunks
+                value = whole_reply(chunk, self._decode) if len(chunk) <= SMALL else MISSING
                 if value is not MISSING:
                     tape.chunks.clear()
+                    tape.taken = tape.delivered = tape.fed
                     return value
             tape.single = True
             try:
@@ -150,10 +158,16 @@ class Parser:
         any, it is raised.
         """
         tape = self._tape
-        if self._direct and tape.delivered == tape.fed and type(data) is bytes:
-            value = self._whole_reply(data)
+        # The grammar is at rest, and these bytes may be all there is.
+        if (
+            self._direct
+            and type(data) is bytes
+            and len(data) <= SMALL
+            and tape.delivered == tape.fed
+        ):
+            value = whole_reply(data, self._decode)
             if value is not MISSING:
-                tape.fed = tape.taken
+                tape.fed = tape.taken = tape.delivered = tape.fed + len(data)
                 return [value]
         self.feed(data)
         values = tape.values
@@ -200,23 +214,6 @@ class Parser:
     def error(self) -> ProtocolError | None:
         """The error that spent this parser, or None."""
         return self._error
-
-    def _whole_reply(self, data: bytes) -> Any:
-        """Return the value if the bytes are one reply that is plain to see, and else `MISSING`.
-
-        To be asked where the grammar is at rest: all that it took is part of complete values.
-        """
-        value = whole_reply(data)
-        if value is not MISSING:
-            if self._decode is not None and type(value) is bytes:
-                try:
-                    value = self._decode(value)
-                except UnicodeError:
-                    return MISSING
-            tape = self._tape
-            tape.taken += len(data)
-            tape.delivered = tape.taken
-        return value
 
     def _spend(self, error: ProtocolError | StopIteration) -> None:
         """Remember what ended the grammar.

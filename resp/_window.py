@@ -1,0 +1,610 @@
+"""The fast walk: what is plain to see in a window of the buffer, taken without the grammar.
+
+A window is up to 64 KiB of the stream, split at CRLF once. A token of it that stands where an
+element must begin is a whole line, so a well-known one is its value at once. A token that is the
+header of a bulk is followed by the payload if and only if the next token is as long as it says:
+had the payload a CRLF inside, or none behind it, the lengths would differ. Behind it the next
+element begins, and so on. That is exact whatever the bytes are.
+
+The walk takes only what it can prove right. Whatever else there is (streams, attributes, pushes
+inside of replies, keys that must be frozen, anything wrong, all that is not complete), it leaves
+where it stands to the grammar, which reads one element of it and gives back the word. Both work on
+the same stack of open containers, and nothing is taken twice.
+
+Ratios in comments are of times before and after, CPython 3.11, chunks of 64 KiB.
+"""
+
+from __future__ import annotations
+
+from ._errors import ProtocolError, ReplyError
+from ._lines import parse_big_number, parse_double, parse_integer, parse_verbatim
+from ._types import ARRAY, ATTRIBUTE, BULK_STRING, MAP, PUSH, SET, Push, VerbatimStr
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, Final
+
+    # An open container: kind, items, remaining, ending, frozen, text, start; see the grammar.
+    Frame = tuple[int, list[Any], int, int, int, bool, int]
+
+# What a frame of the stack can be, besides the type byte of an aggregate.
+TOP: Final = 0  # where replies stand
+ATTRIBUTED: Final = -1  # attributes are complete, and wait for their value
+
+# How the end of a frame is found.
+COUNTED: Final = 0
+STREAMED: Final = 1  # by END
+FULL: Final = 2  # by END, and max_elements have come
+
+MISSING: Final = object()
+
+# What a token can mean, besides the type byte of an aggregate and its number of elements.
+SCALAR: Final = 0  # a value
+BULK: Final = 1  # the length of the next token
+OTHER: Final = 2  # nothing that the table has
+UNKNOWN: Final = (OTHER, None)
+
+# Bulks below this length have a header in the tables.
+LONG: Final = 1000
+# Aggregates below this length open without the grammar.
+MANY: Final = 128
+# Limits below these leave everything to the grammar: the tables know nothing of limits.
+LEAST_LINE: Final = 18
+LEAST_BULK: Final = LONG
+LEAST_ELEMENTS: Final = 2 * MANY
+
+# The first window; each that is taken to its end doubles the next.
+SMALLEST: Final = 8 * 1024
+LARGEST: Final = 64 * 1024
+# Bytes of a token, on average, above which windows stay small.
+SPARSE: Final = 512
+# A chunk that may be one reply is at most so long.
+SMALL: Final = 1024
+# More replies than a window can have; above 2**30 an int is slower.
+ENDLESS: Final = 2**29
+
+# After so many tokens of strings and numbers a run is looked for: a window that fails at the end of
+# every run costs no more than what was taken before it.
+STREAK: Final = 10
+LONGEST_STREAK: Final = 80  # where runs turned out to be short
+FIRST_RUN: Final = 16  # so many are tried, and 4 times as many each time that all were taken
+FEWEST: Final = 8  # elements still to come, or no run is tried
+# How many aggregates, at most, are not taken for bulks alone, where the last ones were not.
+MOST_DOUBTS: Final = 15
+
+PAIRED: Final = frozenset((MAP, ATTRIBUTE))
+
+# Encodings where ASCII bytes are ASCII text, whatever comes before them.
+ASCII_BASED: Final = frozenset(("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"))
+
+SCALARS: Final[dict[bytes, Any]] = {
+    b"_": None,
+    b"$-1": None,
+    b"*-1": None,
+    b"#t": True,
+    b"#f": False,
+    b"+OK": b"OK",
+    b"+QUEUED": b"QUEUED",
+    b"+PONG": b"PONG",
+    **{b":%d" % number: number for number in range(-1, 1000)},
+}
+_HEADERS: Final = {length: b"$%d" % length for length in range(LONG)}
+_OPENERS: Final = {
+    b"%c%d" % (kind, count): (kind, count * (1 + (kind == MAP)))
+    for kind in (ARRAY, MAP, SET)
+    for count in range(MANY)
+} | {b">2": (PUSH, 2)}
+
+
+class Tables:
+    """What is known of whole tokens, as bytes and as text."""
+
+    scalars: dict[Any, Any]
+    headers: dict[int, Any]
+    openers: dict[Any, tuple[int, int]]
+
+    def __init__(self, text: bool) -> None:
+        self.crlf: Any = b"\r\n"
+        self.scalars, self.headers, self.openers = SCALARS, _HEADERS, _OPENERS
+        self.invalidate: list[Any] = [b"$10", b"invalidate", b"*1"]
+        self.integers: tuple[Any, Any, Any] = (b",", b",:", b"")
+        self.integer: Any = b":"
+        self.marks: list[Any] = [b"+", b"-", b"=", b"\r", b"\n"]
+        if text:
+            self.crlf = "\r\n"
+            self.scalars = {
+                token.decode(): value.decode() if type(value) is bytes else value
+                for token, value in SCALARS.items()
+            }
+            self.headers = {length: header.decode() for length, header in _HEADERS.items()}
+            self.openers = {token.decode(): frame for token, frame in _OPENERS.items()}
+            self.invalidate = ["$10", "invalidate", "*1"]
+            self.integers = (",", ",:", "")
+            self.integer = ":"
+            self.marks = [mark.decode() for mark in self.marks]
+        self.meanings: dict[Any, tuple[int, Any]] = {
+            **{token: (SCALAR, value) for token, value in self.scalars.items()},
+            **{header: (BULK, length) for length, header in self.headers.items()},
+            **self.openers,
+        }
+        # Stands behind the last token: it is as long as no bulk of the tables, and is no line.
+        self.sentinel: Any = self.crlf * LONG
+        self.is_number: Any = str.isdecimal if text else bytes.isdigit
+        self.numbers: dict[Any, Callable[[bytes, int], Any]] = {
+            ":" if text else b":": parse_integer,
+            "," if text else b",": parse_double,
+            "(" if text else b"(": parse_big_number,
+        }
+
+
+# Whole replies that are most usual.
+_ANSWERS: Final = {
+    line + b"\r\n": value for line, value in SCALARS.items() if not line.startswith(b":")
+}
+# By the number of tokens where all elements are bulks.
+_ARRAYS: Final = {2 * count + 2: b"*%d" % count for count in range(1, SMALL // 8)}
+
+
+def whole_reply(data: bytes, decode: Callable[[bytes], str] | None) -> Any:
+    """Return the value of bytes that are one small reply, plain to see, and no more.
+
+    The usual answer to one command needs no window: 3 for these. Returns `MISSING` for all others.
+    """
+    value: Any = _ANSWERS.get(data, MISSING)
+    if value is MISSING:
+        tokens = data.split(b"\r\n")
+        count, line = len(tokens), tokens[0]
+        if tokens[-1]:
+            return MISSING
+        if count == 3:
+            if _HEADERS.get(len(tokens[1])) == line:
+                value = tokens[1]
+        elif count == 2:
+            if line[:1] == b":" and line[1:].isdigit() and len(line) <= LEAST_LINE:
+                return int(line[1:])
+        elif line == _ARRAYS.get(count):
+            payloads = tokens[2::2]
+            if [*map(_HEADERS.get, map(len, payloads))] == tokens[1:-1:2]:
+                value = payloads
+    if decode is not None and value is not MISSING:
+        try:
+            if type(value) is bytes:
+                return decode(value)
+            if type(value) is list:
+                return [*map(decode, value)]
+        except UnicodeError:
+            return MISSING  # the grammar says what becomes of it
+    return value
+
+
+def large_bulks(buffer: bytes, position: int, most: int, longest: int) -> tuple[list[bytes], int]:
+    """Return the large bulks that stand at a position one after the other, and what is behind."""
+    bulks: list[bytes] = []
+    while len(bulks) < most:
+        end = buffer.find(b"\r\n", position, position + LEAST_LINE)
+        digits = buffer[position + 1 : end]
+        if end < position + 5 or buffer[position] != BULK_STRING or not digits.isdigit():
+            break
+        begin, length = end + 2, int(digits)
+        if length > longest:
+            break
+        # Many are as long as the one before, and a header between them says so: 1.6 for these.
+        between = b"\r\n" + buffer[position:begin]
+        while buffer.startswith(between, begin + length) and len(bulks) < most - 1:
+            bulks.append(buffer[begin : begin + length])
+            begin += length + len(between)
+        stop = begin + length
+        if buffer[stop : stop + 2] != b"\r\n":
+            position = begin - len(between) + 2
+            break
+        bulks.append(buffer[begin:stop])
+        position = stop + 2
+    return bulks, position
+
+
+_tables: Final[dict[bool, Tables]] = {}
+
+
+class Window:
+    """A part of the buffer as tokens, and how far it was taken."""
+
+    __slots__ = (
+        "_alike",
+        "_at",
+        "_count",
+        "_decode",
+        "_doubt",
+        "_doubts",
+        "_end",
+        "_max_bulk",
+        "_max_depth",
+        "_max_line",
+        "_plain",
+        "_raw_pushes",
+        "_single",
+        "_size",
+        "_stack",
+        "_tables",
+        "_text",
+        "_tokens",
+        "_tried",
+        "offset",
+        "reply",
+    )
+
+    def __init__(
+        self,
+        stack: list[Frame],
+        decode: Callable[[bytes], str],
+        *,
+        text: bool,
+        raw_pushes: bool,
+        max_depth: int,
+        max_bulk: int,
+        max_line: int,
+    ) -> None:
+        tables = _tables.get(text)
+        if tables is None:
+            tables = _tables[text] = Tables(text)
+        self._tables = tables
+        self._stack = stack
+        self._decode = decode
+        self._text = text
+        self._raw_pushes = raw_pushes
+        self._max_depth = max_depth
+        self._max_bulk = max_bulk
+        self._max_line = max_line
+        self._tokens: list[Any] = []
+        self._plain = True  # whether text is ASCII
+        self._at = 0  # the token that comes next
+        self._count = 0  # of tokens that are complete
+        self._end = 0  # the offset in the stream behind them
+        self.offset = 0  # that of the token that comes next
+        self.reply = -1  # that of the reply that is open, if it began in the last walk
+        self._size = SMALLEST
+        self._doubt, self._doubts = 0, 0
+        self._alike, self._tried = STREAK, FIRST_RUN
+
+    def look(self, buffer: bytes, position: int, offset: int) -> bool:
+        """Have the tokens from a position on, or say that the grammar may as well go on alone."""
+        if offset < self._end:
+            if offset != self.offset:
+                # The grammar took elements of this window: what was a CRLF to split at, is one.
+                passed = position - (offset - self.offset)
+                self._at += buffer.count(b"\r\n", passed, position)
+                self.offset = offset
+            return True
+        # Large bulks are found by their lengths: 3 for 1 KiB. Their headers end in no 6 bytes.
+        if buffer[position] == BULK_STRING and buffer.find(b"\r\n", position, position + 6) < 0:
+            return False
+        self._split(buffer, position, offset)
+        return self._count > 0
+
+    def _split(self, buffer: bytes, position: int, offset: int) -> None:
+        """Make the window that begins at a position."""
+        data: Any = buffer[position : position + self._size]
+        if self._text:
+            # Decoded as a whole: what is not ASCII is decoded again, by itself.
+            self._plain = data.isascii()
+            data = data.decode("latin-1")
+        tables = self._tables
+        tokens = data.split(tables.crlf)
+        self._end = offset + len(data) - len(tokens[-1])
+        tokens[-1] = tables.sentinel
+        tokens += [tables.sentinel] * 3
+        self._tokens = tokens
+        self._at, self._count, self.offset = 0, len(tokens) - 4, offset
+
+    def drop(self) -> None:
+        """Let go of the tokens; all values of a window were handed out."""
+        self._tokens, self._at, self._count, self._end = [], 0, 0, 0
+
+    def walk(
+        self,
+        kind: int,
+        items: list[Any],
+        remaining: int,
+        ending: int,
+        start: int,
+        single: bool,
+    ) -> tuple[int, list[Any], int, int, int]:
+        """Take what is plain to see, and return the frame that is then open.
+
+        Stops at what is not, after one reply if `single`, and where an end is none of the walk's.
+        """
+        stack, tokens, began = self._stack, self._tokens, self._at
+        tables, text, plain = self._tables, self._text, self._plain
+        header, meaning = tables.headers.get, tables.meanings.get
+        integer, is_number = tables.integer, tables.is_number
+        at, count, reply, room = began, self._count, -1, self._max_depth - len(stack)
+        most = 1 if single else ENDLESS
+        if kind == TOP:
+            remaining = most
+        alike, doubt = self._alike, self._doubt
+        trigger = at + alike
+
+        while True:
+            # Whole tokens are looked up before any is taken apart: 2.4 for +OK.
+            meant, value = meaning(token := tokens[at], UNKNOWN)
+            if meant == BULK:
+                bulk = tokens[at + 1]
+                if len(bulk) != value:
+                    break
+                value = bulk
+                if not plain and not value.isascii():
+                    try:
+                        value = self._decode(value.encode("latin-1"))
+                    except UnicodeError:
+                        break
+                at += 2
+            elif meant == SCALAR:
+                at += 1
+            elif meant != OTHER:
+                # An aggregate opens.
+                if not room:
+                    break
+                if kind == TOP:
+                    reply, remaining = at, 1
+                elif kind != ARRAY and (kind == SET or (kind in PAIRED and not len(items) % 2)):
+                    break  # to be frozen
+                if meant == PUSH:
+                    # By itself it mostly is an invalidation: 2 for these.
+                    if kind != TOP or (value := self._invalidation(at)) is None:
+                        break
+                    at += 6
+                elif value:
+                    at += 1
+                    stop = at + 2 * value
+                    bulks = None
+                    if (
+                        stop <= count
+                        and header(len(tokens[stop - 1])) == tokens[stop - 2]
+                        and plain
+                    ):
+                        # All of its elements may be bulks: 1.5 for arrays of 10.
+                        if doubt:
+                            doubt -= 1
+                        else:
+                            bulks = tokens[at + 1 : stop : 2]
+                            if [*map(header, map(len, bulks))] != tokens[at:stop:2]:
+                                bulks = None
+                                doubt = self._doubts = min(2 * self._doubts + 1, MOST_DOUBTS)
+                    if bulks is None:
+                        stack.append((kind, items, remaining, ending, 0, text, start))
+                        kind, items, remaining, ending = meant, [], value, COUNTED
+                        room -= 1
+                        trigger = at + alike
+                        continue
+                    self._doubts = 0
+                    at = stop
+                    if meant == ARRAY:
+                        value = bulks
+                    elif meant == MAP:
+                        # Not strict=True, that is 1.2 for these.
+                        value = dict(zip(bulks[::2], bulks[1::2]))  # noqa: B905
+                    else:
+                        value = set(bulks)
+                else:
+                    at += 1
+                    value = [] if meant == ARRAY else {} if meant == MAP else set()
+            elif (
+                token[:1] == integer and is_number(digits := token[1:]) and len(digits) < LEAST_LINE
+            ):
+                value = int(digits)
+                at += 1
+            else:
+                value, behind = self._odd(at)
+                if not behind:
+                    break
+                at = behind
+                trigger = at + alike
+
+            items.append(value)
+            remaining -= 1
+            if remaining:
+                if at <= trigger or remaining < FEWEST:
+                    continue
+                # So many strings and numbers mostly are many more: 1.5 for bulks, 2 for +OK.
+                taken, at = self._run(items, at, remaining)
+                remaining -= taken
+                alike = self._alike
+                trigger = at + alike
+                if remaining:
+                    continue
+
+            # Close what is complete.
+            while not remaining and ending == COUNTED:
+                if kind == ARRAY:
+                    value = items
+                elif kind == MAP:
+                    value = dict(zip(items[::2], items[1::2]))  # noqa: B905
+                elif kind == SET:
+                    value = set(items)
+                elif kind == TOP and not single:
+                    remaining = most
+                    break
+                else:
+                    break
+                kind, items, remaining, ending, _, _, start = stack.pop()
+                room += 1
+                items.append(value)
+                remaining -= 1
+            if not remaining:
+                break
+            trigger = at + alike
+
+        self._doubt = doubt
+        if kind == TOP:
+            remaining = 1
+        if at > began:
+            if at >= count - 1:
+                # Where tokens are long, the end of a window is split in vain.
+                self._size = (
+                    min(2 * self._size, LARGEST) if count * SPARSE > self._size else SMALLEST
+                )
+            # The offset of a token, from the side that is nearer.
+            if at - began < count - at:
+                self.offset += sum(map(len, tokens[began:at])) + 2 * (at - began)
+            else:
+                self.offset = self._end - sum(map(len, tokens[at:count])) - 2 * (count - at)
+            self._at = at
+        self.reply = -1
+        if reply >= 0 and kind != TOP:
+            self.reply = self.offset - sum(map(len, tokens[reply:at])) - 2 * (at - reply)
+        return kind, items, remaining, ending, start
+
+    def _run(self, items: list[Any], at: int, most: int) -> tuple[int, int]:
+        """Take what comes in a run; return how many, and the token behind."""
+        tokens, tables = self._tokens, self._tables
+        if tables.headers.get(len(tokens[at + 1])) == tokens[at]:
+            return self._run_of_bulks(items, at, most)
+        return self._run_of_scalars(items, at, most)
+
+    def _decoded(self, payloads: list[Any]) -> list[Any] | None:
+        """Return strings as they are to be, or None if one can't be decoded."""
+        if not self._text or self._plain:
+            return payloads
+        try:
+            return [
+                text if text.isascii() else self._decode(text.encode("latin-1"))
+                for text in payloads
+            ]
+        except UnicodeError:
+            return None
+
+    def _run_of_bulks(self, items: list[Any], at: int, most: int) -> tuple[int, int]:
+        """Take bulks that stand one after the other; return how many, and the token behind."""
+        tokens, header = self._tokens, self._tables.headers.get
+        most = min(most, (self._count - at) // 2)
+        taken = 0
+        while taken < most:
+            tried = min(self._tried, most - taken)
+            stop = at + 2 * tried
+            payloads = tokens[at + 1 : stop : 2]
+            headers = tokens[at:stop:2]
+            found = [*map(header, map(len, payloads))]
+            good = tried
+            if found != headers:
+                good = next(
+                    n
+                    for n, pair in enumerate(zip(found, headers, strict=True))
+                    if pair[0] != pair[1]
+                )
+                del payloads[good:]
+            decoded = self._decoded(payloads)
+            if decoded is None:
+                good = 0
+            else:
+                items += decoded
+            taken += good
+            at += 2 * good
+            if not self._learn(tried, good):
+                break
+        return taken, at
+
+    def _run_of_scalars(self, items: list[Any], at: int, most: int) -> tuple[int, int]:
+        """Take lines that stand one after the other; return how many, and the token behind.
+
+        Well-known ones, or integers; of those a run mostly has both.
+        """
+        tokens, before = self._tokens, len(items)
+        most = min(most, self._count - at)
+        known = self._tables.scalars.__getitem__
+        taken = 0
+        while taken < most:
+            tried = min(self._tried, most - taken)
+            run = tokens[at : at + tried]
+            numbers = self._integers(run) if run[0][:1] == self._tables.integer else None
+            if numbers is not None:
+                items += numbers
+            else:
+                try:  # noqa: SIM105  # contextlib is not loaded for this
+                    items.extend(map(known, run))  # what comes before an unknown one stays
+                except KeyError:
+                    pass
+            good = len(items) - before - taken
+            taken += good
+            at += good
+            if not self._learn(tried, good):
+                break
+        return taken, at
+
+    def _learn(self, tried: int, good: int) -> bool:
+        """Remember how long runs are: so few attempts fail that all is linear."""
+        if good == tried:
+            self._tried = min(4 * self._tried, LARGEST)
+            self._alike = STREAK
+            return True
+        self._tried = FIRST_RUN
+        if 4 * good < tried:
+            self._alike = min(2 * self._alike, LONGEST_STREAK)
+        return False
+
+    def _integers(self, run: list[Any]) -> list[int] | None:
+        """Return integers, if all tokens are of digits, and few enough of them; or None."""
+        # int() takes `1_0` and ` 7`: what is between the marks must be digits and nothing else.
+        comma, mark, nothing = self._tables.integers
+        numbers = (comma + comma.join(run)).split(mark)
+        del numbers[0]
+        if (
+            len(numbers) == len(run)
+            and self._tables.is_number(nothing.join(numbers))
+            and min(map(len, numbers)) > 0
+            and max(map(len, numbers)) < LEAST_LINE
+        ):
+            return [*map(int, numbers)]
+        return None
+
+    def _odd(self, at: int) -> tuple[Any, int]:
+        """Return a value that is less usual, and the token behind it; 0 if it is the grammar's."""
+        tokens, tables = self._tokens, self._tables
+        token = tokens[at]
+        mark, content = token[:1], token[1:]
+        text = self._text
+        if len(token) > self._max_line:
+            return None, 0
+        if (number := tables.numbers.get(mark)) is not None:
+            try:
+                return number(content.encode("latin-1") if text else content, 0), at + 1
+            except ProtocolError:
+                return None, 0
+        simple, error, verbatim, cr, lf = tables.marks
+        if mark == verbatim:
+            payload = tokens[at + 1]
+            header = tables.headers.get(len(payload))
+            if header is None or content != header[1:]:
+                return None, 0
+            if not text:
+                return (parse_verbatim(payload, 0), at + 2) if payload[3:4] == b":" else (None, 0)
+            strings = self._decoded([payload[4:]])
+            if not strings or payload[3:4] != ":":
+                return None, 0
+            value = str.__new__(VerbatimStr, strings[0])  # see parse_verbatim
+            value.format = payload[:3]
+            return value, at + 2
+        if cr in token or lf in token:
+            return None, 0
+        if mark == simple:
+            strings = self._decoded([content])
+            return (strings[0], at + 1) if strings else (None, 0)
+        if mark == error:
+            if text:
+                content = content.encode("latin-1")
+            return ReplyError(content.decode("utf-8", "backslashreplace")), at + 1
+        return None, 0
+
+    def _invalidation(self, at: int) -> Push | None:
+        """Return the push of six tokens that begins at one, if it is the usual one."""
+        tokens, tables = self._tokens, self._tables
+        if (
+            tokens[at + 1 : at + 4] != tables.invalidate
+            or tables.headers.get(len(tokens[at + 5])) != tokens[at + 4]
+            or self._max_depth < 2
+            or not self._plain
+        ):
+            return None
+        name, key = tables.invalidate[1], tokens[at + 5]
+        if self._raw_pushes and self._text:
+            name, key = name.encode(), key.encode()
+        return Push((name, [key]))

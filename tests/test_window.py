@@ -1,0 +1,115 @@
+"""The fast walk: what looks like its usual case and is none, and work that never outgrows bytes.
+
+Steps of Python, as `test_parser` counts them, do not show what one call into C does: here the bytes
+that are split and the tokens that are looked up are counted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from resp import _window, pure
+
+
+@pytest.mark.parametrize(
+    ("wire", "values", "pending"),
+    [
+        (b"*1\r\n$1\r\nx\r\n$0\r\n", [[b"x"]], 4),
+        (b"*1\r\n$1\r\nx\r\n$0\r\n\r\n", [[b"x"], b""], 0),
+        (b"*2\r\n$1\r\nx\r\n$0\r\n", [], 15),
+        (b"*2\r\n$1\r\nx\r\n:1\r\n:2\r\n", [[b"x", 1], 2], 0),
+        (b"$0\r\n", [], 4),
+        (b"$0\r\n\r\n\r", [b""], 1),
+        (b"$2\r\n\r\n\r\n", [b"\r\n"], 0),
+        (b"$999\r\n%b\r\n" % (b"\r\n" * 499 + b"x"), [b"\r\n" * 499 + b"x"], 0),
+        (b"$1000\r\n%b\r\n" % (b"\r\n" * 500) * 3, [b"\r\n" * 500] * 3, 0),
+        (b"$1000\r\n%b\r\n$01001\r\n" % (b"x" * 1000), [b"x" * 1000], 8),
+        (b"=2000\r\ntxt:", [], 11),
+        (b":1\r\n" * 30 + b":12345\r\n" * 30, [1] * 30 + [12345] * 30, 0),
+        (b"*40\r\n" + b":12345\r\n" * 39 + b":00007\r\n", [[12345] * 39 + [7]], 0),
+        (b"%2\r\n*0\r\n:1\r\n*1\r\n$1\r\na\r\n:2\r\n", [{(): 1, (b"a",): 2}], 0),
+        (b"*1\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n", [[b"invalidate", [b"a"]]], 4),
+    ],
+)
+@pytest.mark.parametrize("before", [b"", b"+OK\r\n"])
+def test_what_looks_usual(wire: bytes, values: list[Any], pending: int, before: bytes) -> None:
+    parser = pure.Parser()
+    assert parser.feed_all(before + wire) == [b"OK"] * bool(before) + values
+    assert parser.pending == pending
+
+
+def test_limits_hold_for_what_is_not_read_by_the_grammar() -> None:
+    parser = pure.Parser(max_bulk=1500)
+    assert parser.feed_all(b"$1200\r\n%b\r\n" % (b"x" * 1200) * 2) == [b"x" * 1200] * 2
+    wire = b"$1200\r\n%b\r\n" % (b"x" * 1200) + b"$1501\r\n%b\r\n" % (b"x" * 1501)
+    assert parser.feed_all(wire) == [b"x" * 1200]
+    assert str(parser.error) == ("expected a bulk of at most 1500 bytes, found 1501 at offset 3627")
+    parser = pure.Parser(max_depth=1)
+    wire = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n"
+    with pytest.raises(pure.ProtocolError, match="at most 1 levels of nesting"):
+        parser.feed_all(wire)
+
+
+class Counted(dict[Any, Any]):
+    """A table that counts how often it is asked."""
+
+    asked = 0
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.asked += 1
+        return dict.get(self, key, default)
+
+    def __getitem__(self, key: Any) -> Any:
+        self.asked += 1
+        return dict.__getitem__(self, key)
+
+
+BULK = b"$1\r\na\r\n"
+HOSTILE = {
+    "bulks and an integer": (BULK * 13 + b":1234\r\n") * 500,
+    "growing runs": b"".join(BULK * 4**n + b"*0\r\n" for n in range(6)) * 3,
+    "arrays with a null near the end": (b"*100\r\n" + BULK * 98 + b"_\r\n" + BULK) * 60,
+    "arrays with a null at the beginning": (b"*100\r\n_\r\n" + BULK * 99) * 60,
+    "arrays that look like bulks at both ends": (b"*9\r\n" + BULK * 4 + b"_\r\n" + BULK * 4) * 700,
+    "arrays in arrays": (b"*100\r\n" * 60 + BULK * 100 + (b"*0\r\n" * 99) * 59) * 2,
+    "line ends in bulks": (b"$900\r\n" + b"\r\n" * 450 + b"\r\n") * 300,
+    "line ends in one of many bulks": (BULK * 20 + b"$40\r\n" + b"\r\n" * 20 + b"\r\n") * 600,
+    "what looks like a bulk, in bulks": (b"$14\r\n" + BULK * 2 + b"\r\n") * 2000,
+    "large among small": (BULK + b"$5000\r\n" + b"x" * 5000 + b"\r\n") * 60,
+    "numbers and others in turn": (b":12345\r\n" * 20 + b"+OK\r\n" * 20) * 300,
+    "numbers that are none of the walk's": (b":12345\r\n" * 15 + b":+12345\r\n") * 1000,
+    "attributes": (BULK * 12 + b"|1\r\n:1\r\n:2\r\n") * 500,
+    "maps of arrays as keys": (b"%1\r\n*1\r\n" + BULK * 2) * 1000,
+    "half a bulk": b"$999\r\n" + b"\r\n" * 300,
+}
+
+
+@pytest.mark.parametrize("chunk", [4096, 10**9])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_no_byte_is_looked_at_more_than_a_few_times(
+    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = _window.Tables(text=False)
+    tables.meanings = Counted(tables.meanings)
+    tables.headers = Counted(tables.headers)
+    tables.scalars = Counted(tables.scalars)
+    monkeypatch.setitem(_window._tables, False, tables)
+    split, make_window = 0, _window.Window._split
+
+    def counted_split(window: Any, *arguments: Any) -> None:
+        nonlocal split
+        make_window(window, *arguments)
+        split += sum(map(len, window._tokens[: window._count])) + 2 * window._count
+
+    monkeypatch.setattr(_window.Window, "_split", counted_split)
+    wire = HOSTILE[name]
+    parser = pure.Parser()
+    for start in range(0, len(wire), chunk):
+        parser.feed_all(wire[start : start + chunk])
+    assert parser.error is None
+    # A run that is given up is at most 4 times as long as what was taken before it.
+    asked = sum(table.asked for table in (tables.meanings, tables.headers, tables.scalars))
+    assert asked <= 4 * wire.count(b"\r\n") + 1000
+    assert split <= 2 * len(wire) + 1000
