@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     # What a command can carry; bool, though an int to Python, is refused.
     Argument: TypeAlias = bytes | bytearray | memoryview | str | int | float
 
-# The header of a short argument, with the CRLF that ends what is before it: 1.3 for short commands.
+# The header of a short argument, with the CRLF that ends what is before it.
 HEADERS: Final = [b"\r\n$%d\r\n" % length for length in range(1024)]
 STARTS: Final = [b"*%d" % count for count in range(128)]
 # And of commands of text alone; they start with the CRLF that ends the command before.
@@ -50,7 +50,7 @@ def encode_commands(commands: Iterable[Iterable[Argument]]) -> bytes:
     Errors are the same, and name the command by its index as well.
     """
     parts: list[bytes | bytearray] = []
-    # Text and numbers are joined first and encoded once: 2.5 for pipelines of these.
+    # Text and numbers are joined first and encoded once.
     texts: list[str] = []
     headers, append = TEXT_HEADERS, texts.append
     for index, command in enumerate(commands):
