@@ -2,7 +2,9 @@
 
 `Parser` and `parse` read RESP2 and RESP3, `encode_command` and `encode_commands` write what a
 client sends, `encode` writes any value, as a server would. This module is the only place that
-chooses an implementation; `implementation` says which, and `pure` is always the pure Python one.
+chooses an implementation: the compiled one where it was built, else the pure Python one, and that
+too if RESP_PURE_PYTHON=1 is in the environment. `implementation` says which, "cython" or "python";
+`pure` is always the pure one.
 
 Annotations are for checkers: no module here loads typing at run time, which with all that it
 brings takes twice as long to import (12 ms) as the package does (5.5 ms).
@@ -10,22 +12,28 @@ brings takes twice as long to import (12 ms) as the package does (5.5 ms).
 
 from __future__ import annotations
 
+import os
+
 from . import pure
 from .pure import (
     NEED_DATA,
     Attributed,
-    Parser,
     ProtocolError,
     Push,
     ReplyError,
     RespError,
     Verbatim,
     encode,
-    encode_command,
-    encode_commands,
-    implementation,
-    parse,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING or os.environ.get("RESP_PURE_PYTHON", "0") not in ("", "0"):
+    from .pure import Parser, encode_command, encode_commands, implementation, parse
+else:
+    try:
+        from ._speedups import Parser, encode_command, encode_commands, implementation, parse
+    except ImportError:
+        from .pure import Parser, encode_command, encode_commands, implementation, parse
 
 __all__ = [
     "NEED_DATA",

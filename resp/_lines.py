@@ -144,5 +144,6 @@ def parse_verbatim(payload: bytes, offset: int) -> Verbatim:
     if payload[3:4] != b":":
         raise refusal("three bytes of format and a colon", shown(payload[:4]), offset)
     verbatim = bytes.__new__(VerbatimBytes, payload[4:])  # 5 times as fast as Verbatim()
-    verbatim.format = payload[:3].decode("latin-1")
+    if payload[:3] != b"txt":
+        verbatim.format = payload[:3].decode("latin-1")
     return verbatim

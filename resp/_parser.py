@@ -13,7 +13,7 @@ from ._window import LEAST_BULK, LEAST_ELEMENTS, LEAST_LINE, MISSING, SMALL, who
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, Final, TypeAlias
+    from typing import Any, Final, NoReturn, TypeAlias
 
     # What can be fed: bytes are kept as they are, the others copied.
     Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -23,6 +23,23 @@ MAX_BULK: Final = 512 * 1024 * 1024  # proto-max-bulk-len, as servers ship
 MAX_ELEMENTS: Final = 2**32 - 1  # as hiredis' maxelements
 
 SCRATCH: Final = 64 * 1024  # what get_buffer() offers at least
+
+
+# A generator that runs says no more than ValueError, which it may mean by something else.
+REENTERED: Final = "this parser is reading already, for another thread or for a caller further up"
+
+
+def check_options(encoding: str | None, errors: str, limits: dict[str, int]) -> None:
+    """Refuse what no parser can go by."""
+    if encoding is not None:
+        # LookupError, also for a codec that is not of text. Of no bytes Python would not ask.
+        str(b"0000", encoding, "replace")
+    lookup_error(errors)
+    for name, limit in limits.items():
+        if not isinstance(limit, int) or isinstance(limit, bool):
+            raise TypeError(f"{name} must be an int, not {type(limit).__name__}")
+        if limit < 0:
+            raise ValueError(f"{name} must not be negative, and is {limit}")
 
 
 class Parser:
@@ -67,21 +84,13 @@ class Parser:
         max_elements: int = MAX_ELEMENTS,
         max_line: int = MAX_LINE,
     ) -> None:
-        if encoding is not None:
-            # LookupError, also for a codec that is not of text. Of no bytes Python would not ask.
-            str(b"0000", encoding, "replace")
-        lookup_error(errors)
         limits = {
             "max_depth": max_depth,
             "max_bulk": max_bulk,
             "max_elements": max_elements,
             "max_line": max_line,
         }
-        for name, limit in limits.items():
-            if not isinstance(limit, int) or isinstance(limit, bool):
-                raise TypeError(f"{name} must be an int, not {type(limit).__name__}")
-            if limit < 0:
-                raise ValueError(f"{name} must not be negative, and is {limit}")
+        check_options(encoding, errors, limits)
         self._tape = Tape()
         self._grammar = grammar(
             self._tape,
@@ -133,6 +142,9 @@ class Parser:
             except (ProtocolError, StopIteration) as error:
                 self._spend(error)
                 raise self._same_error() from None
+            except ValueError:
+                self._check_running()
+                raise
             if not values:
                 return NEED_DATA
         if isinstance(values[0], UnicodeError):
@@ -178,6 +190,9 @@ class Parser:
             self._spend(error)
             if not values:
                 raise self._same_error() from None
+        except ValueError:
+            self._check_running()
+            raise
         complete = values[:]
         values.clear()
         return complete
@@ -214,6 +229,14 @@ class Parser:
     def error(self) -> ProtocolError | None:
         """The error that spent this parser, or None."""
         return self._error
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a parser cannot be copied or pickled: it stands in a stream")
+
+    def _check_running(self) -> None:
+        """Refuse a call from within another one, whose generator is the one that runs."""
+        if getattr(self._grammar, "gi_running", False):
+            raise RuntimeError(REENTERED) from None
 
     def _spend(self, error: ProtocolError | StopIteration) -> None:
         """Remember what ended the grammar.

@@ -101,7 +101,7 @@ class Verbatim:
     and `Verbatim("...")` is str; `isinstance(value, Verbatim)` holds for both.
     """
 
-    format: str
+    format: str = "txt"  # nearly always; only another costs the instance a dict
 
     def __new__(cls, text: str | bytes, format: str = "txt") -> Verbatim:  # noqa: A002
         """Return bytes or str, as the text is. A format of any other length is a ValueError."""
@@ -113,7 +113,8 @@ class Verbatim:
         if cls is Verbatim:
             kind = VerbatimStr if isinstance(text, str) else VerbatimBytes
         self = super(Verbatim, kind).__new__(kind, text)  # type: ignore[call-arg]
-        self.format = format
+        if format != "txt":
+            self.format = format
         return self
 
     def __repr__(self) -> str:

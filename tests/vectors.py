@@ -16,8 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import ModuleType
 
-# Every implementation there is; the compiled one goes through the same tests.
+# Every implementation there is; the compiled one, if it was built, goes through the same tests.
 IMPLEMENTATIONS: list[ModuleType] = [resp.pure]
+try:
+    import resp._speedups
+
+    IMPLEMENTATIONS.append(resp._speedups)
+except ImportError:
+    # tests/test_parity.py reports it, and fails where the extension is required.
+    pass
 
 
 class Row(NamedTuple):

@@ -1,0 +1,143 @@
+"""Values on their way: an operand stack of references, and what becomes of what lies on top.
+
+The elements of open containers wait on one, complete values on another. A container gets its
+elements at once when the last has come, so it never has more room than it needs.
+"""
+
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
+from libc.string cimport memcpy
+
+from ._python cimport *
+
+cdef extern from "_list.h":
+    PyObject *new_list "resp_new_list"(Py_ssize_t room) noexcept
+    int fill_list "resp_fill_list"(PyObject *list, PyObject **items, Py_ssize_t size) noexcept
+
+
+cdef struct Values:
+    # References that are owned, without an owner that the collector could see. It need not: what
+    # lies here was made by this module and is reachable from nowhere else, so no cycle can pass
+    # through it. (The collector takes the references for ones from outside, and leaves it alone.)
+    PyObject **items
+    Py_ssize_t count
+    Py_ssize_t room
+
+
+cdef inline bint grow(Values *values) noexcept:
+    """Double the room; return whether there was memory for it."""
+    cdef Py_ssize_t room = values.room * 2 if values.room else 64
+    cdef void *items = PyMem_Realloc(values.items, room * sizeof(PyObject *))
+    if items == NULL:
+        return False
+    values.items = <PyObject **>items
+    values.room = room
+    return True
+
+
+cdef inline int put(Values *values, PyObject *value) except -1:
+    """Add a value; its reference is taken over, also if that fails."""
+    if values.count == values.room and not grow(values):
+        Py_DECREF(value)
+        raise MemoryError
+    check(value != NULL and values.count < values.room)
+    values.items[values.count] = value
+    values.count += 1
+    return 0
+
+
+cdef inline void drop(Values *values, Py_ssize_t bottom) noexcept:
+    """Drop the values from `bottom` on."""
+    while values.count > bottom:
+        values.count -= 1
+        Py_DECREF(values.items[values.count])
+
+
+cdef inline void release(Values *values) noexcept:
+    """Drop the values and their room."""
+    drop(values, 0)
+    PyMem_Free(values.items)
+    values.items = NULL
+    values.room = 0
+
+
+cdef inline object owned(PyObject *value):
+    """Return the object of a new reference."""
+    result = <object>value
+    Py_DECREF(value)
+    return result
+
+
+cdef inline PyObject *checked(PyObject *value) except NULL:
+    """Raise the exception that came with a NULL."""
+    return value
+
+
+# Each of these makes a container of the values from `bottom` on, and takes them off. If it fails,
+# they stay.
+
+cdef inline PyObject *list_of(Values *values, Py_ssize_t bottom) except NULL:
+    cdef Py_ssize_t count = values.count - bottom
+    check(count >= 0)
+    cdef PyObject *value = PyList_New(count)
+    if value != NULL and count:
+        memcpy(PySequence_Fast_ITEMS(value), values.items + bottom, count * sizeof(PyObject *))
+        values.count = bottom
+    return value
+
+
+cdef inline PyObject *tuple_of(Values *values, Py_ssize_t bottom) except NULL:
+    cdef Py_ssize_t count = values.count - bottom
+    check(count >= 0)
+    cdef PyObject *value = PyTuple_New(count)
+    if value != NULL and count:
+        memcpy(PySequence_Fast_ITEMS(value), values.items + bottom, count * sizeof(PyObject *))
+        values.count = bottom
+    return value
+
+
+cdef inline PyObject *frozen_dict_of(Values *values, Py_ssize_t bottom) except NULL:
+    cdef PyObject *frozen
+    cdef PyObject *items = NULL
+    cdef PyObject *value = PyDict_New()
+    if value == NULL:
+        return NULL
+    if set_pairs(value, values, bottom) == 0:
+        items = PyDict_Items(value)
+    Py_DECREF(value)
+    if items == NULL:
+        return NULL
+    frozen = PyList_AsTuple(items)
+    Py_DECREF(items)
+    if frozen != NULL:
+        drop(values, bottom)
+    return frozen
+
+
+cdef inline PyObject *frozen_set_of(Values *values, Py_ssize_t bottom) except NULL:
+    # The C API adds to a frozenset, as long as nobody else knows it.
+    cdef PyObject *value = PyFrozenSet_New(NULL)
+    if value != NULL:
+        if add_members(value, values, bottom) < 0:
+            Py_DECREF(value)
+            return NULL
+        drop(values, bottom)
+    return value
+
+
+cdef inline int set_pairs(PyObject *target, Values *values, Py_ssize_t bottom) noexcept:
+    """Fill a dict; return -1, with an exception set, if that fails."""
+    cdef Py_ssize_t at
+    check(bottom <= values.count and (values.count - bottom) % 2 == 0)
+    for at in range(bottom, values.count, 2):
+        if PyDict_SetItem(target, values.items[at], values.items[at + 1]) < 0:
+            return -1
+    return 0
+
+
+cdef inline int add_members(PyObject *target, Values *values, Py_ssize_t bottom) noexcept:
+    """Fill a set; return -1, with an exception set, if that fails."""
+    cdef Py_ssize_t at
+    for at in range(bottom, values.count):
+        if PySet_Add(target, values.items[at]) < 0:
+            return -1
+    return 0
