@@ -5,9 +5,11 @@ docs/benchmarks. `make bench QUICK=1` measures what the codec promises, and fail
 missed by far.
 
 How it is measured. One process. In every round each implementation runs once over the same bytes,
-in an order that turns from round to round, so that a machine that slows down does so for all. The
-figure of a cell is the minimum of its rounds, and what counts is the ratio of two figures of the
-same rounds. The garbage collector is off while the clock runs, as timeit has it. Building the
+in an order that changes from round to round, so that a machine that slows down does so for all, and
+nobody always runs behind the same one. Where a reply is so big that its memory comes from the
+system, each run follows one of its own that is not timed, or it would pay for its predecessor's.
+The figure of a cell is the minimum of its rounds, and what counts is the ratio of two figures of
+the same rounds. The garbage collector is off while the clock runs, as timeit has it. Building the
 parser is inside the clock, the bytes and their chunks are made before. Before it is timed, an
 implementation has to return as many replies as there are.
 
@@ -28,5 +30,5 @@ How each is driven: the fastest way that its public interface has.
 
 `drop` lets go of every result at once (with `feed_all`, of the results of one chunk); `keep` holds
 all of them to the end. Allocating anew and reusing what was just freed are two speeds, so drop is
-compared with drop and keep with keep.
+compared with drop and keep with keep. A stream fed whole is only kept: one call returns all of it.
 """

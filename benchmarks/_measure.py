@@ -1,4 +1,4 @@
-"""Rounds: in each, every implementation runs once, in an order that turns.
+"""Rounds: in each, every implementation runs once, in an order of its own.
 
 pytest-benchmark keeps the clock and the statistics; what it does not have is the interleaving.
 """
@@ -6,6 +6,7 @@ pytest-benchmark keeps the clock and the statistics; what it does not have is th
 from __future__ import annotations
 
 import gc
+import random
 from dataclasses import dataclass, field
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ class Row:
     must: Musts
     runs: dict[str, Run]
     keep: bool = False
+    settle: bool = False  # whether each run has one before it that is not timed
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def stats(self, name: str) -> Any:
@@ -83,7 +85,8 @@ def parsing_row(
             found = f"{len(kept)} of {count} replies of {workload.name}"
             raise AssertionError(f"{implementation.name} returned {found}")
         runs[implementation.name] = run
-    return Row(variant.name, workload.name, count, variant.must(workload), runs, variant.keep)
+    must, keep, settle = variant.must(workload), variant.keep, workload.settle
+    return Row(variant.name, workload.name, count, must, runs, keep, settle)
 
 
 def packing_row(workload: Packing, implementations: Sequence[Implementation]) -> Row:
@@ -105,7 +108,11 @@ def packing_row(workload: Packing, implementations: Sequence[Implementation]) ->
 def measure(row: Row, rounds: int, names: Callable[[str], bool] = lambda _: True) -> None:
     """Add rounds to a row, of the implementations that are named."""
     measured = [name for name in row.runs if names(name)]
-    for turn in range(rounds):
-        first = turn % len(measured)
-        for name in measured[first:] + measured[:first]:
+    chance = random.Random(len(row.seconds))
+    for _ in range(rounds):
+        # Whoever runs before leaves the allocator and the caches in a state: not always the same.
+        chance.shuffle(measured)
+        for name in measured:
+            if row.settle:
+                once(row.runs[name], keep=row.keep)
             row.seconds.setdefault(name, []).append(once(row.runs[name], keep=row.keep))

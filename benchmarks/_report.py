@@ -75,16 +75,16 @@ def checks(row: Row) -> Iterator[Check]:
 def checks_across(rows: Sequence[Row]) -> Iterator[Check]:
     """Yield what rows must show beside each other: linear time, and str near bytes."""
     found = {(row.group, row.workload): row for row in rows}
-    usual, _, text, _, *others = (variant.name for variant in VARIANTS)
+    usual, kept, text, _, small, whole = (variant.name for variant in VARIANTS)
     for (group, workload), row in found.items():
-        base = found.get((usual, workload))
+        base = found.get(({small: usual, whole: kept, text: usual}.get(group, ""), workload))
         if base is None:
             continue
-        if group in others:
+        if group == text:
+            yield _within(row, base, PURE, TEXT)
+        else:
             for name in OURS:
                 yield _within(row, base, name, LINEAR)
-        elif group == text:
-            yield _within(row, base, PURE, TEXT)
 
 
 def _within(row: Row, base: Row, name: str, factor: float) -> Check:

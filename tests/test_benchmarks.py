@@ -98,12 +98,14 @@ def test_workload_is_cut_as_its_variant_says() -> None:
     ]
 
 
-def test_rounds_are_interleaved_and_their_order_turns() -> None:
+def test_rounds_are_interleaved_and_their_order_changes() -> None:
     order: list[str] = []
     runs = {name: lambda _, name=name: order.append(name) for name in ("a", "b", "c")}
     row = Row("group", "some", 1, {}, runs)  # type: ignore[arg-type]
     measure(row, 4)
-    assert "".join(order) == "abcbcacababc"
+    rounds = {"".join(order[at : at + 3]) for at in range(0, 12, 3)}
+    assert {"".join(sorted(each)) for each in rounds} == {"abc"}
+    assert len(rounds) > 1
     assert {name: len(rounds) for name, rounds in row.seconds.items()} == {"a": 4, "b": 4, "c": 4}
 
 
@@ -112,6 +114,13 @@ def test_results_are_kept_only_where_the_variant_says_so() -> None:
     for keep in (False, True):
         measure(Row("group", "some", 1, {}, {"a": sinks.append}, keep), 1)
     assert sinks == [None, []]
+
+
+def test_run_that_settles_memory_is_not_timed() -> None:
+    sinks: list[Any] = []
+    row = Row("group", "some", 1, {}, {"a": sinks.append}, settle=True)
+    measure(row, 2)
+    assert (len(sinks), len(row.seconds["a"])) == (4, 2)
 
 
 def test_ratio_is_of_the_minima() -> None:
