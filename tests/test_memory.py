@@ -209,6 +209,9 @@ def test_the_lack_of_memory_breaks_nothing() -> None:
     wire = b"".join(REPLIES)
     environment = {**os.environ, "PYTHONPATH": str(Path(resp.__file__).parent.parent)}
     command = [sys.executable, "-c", WITHOUT_MEMORY, wire.hex()]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    # Not from here, where Python would find the sources before what is installed.
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=False, cwd="/"
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == ["MemoryError", "done", "spent"]

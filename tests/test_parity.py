@@ -513,6 +513,9 @@ def test_the_environment_chooses(value: str, expected: str) -> None:
     root = Path(resp.__file__).parent.parent
     environment = {**os.environ, "RESP_PURE_PYTHON": value, "PYTHONPATH": str(root)}
     command = [sys.executable, "-c", program]
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    # Not from here, where Python would find the sources before what is installed.
+    done = subprocess.run(
+        command, check=True, capture_output=True, text=True, env=environment, cwd="/"
+    )
     module = {"python": "resp._parser", "cython": "resp._speedups._parser"}[expected]
     assert done.stdout.split() == [expected, "python", module]
