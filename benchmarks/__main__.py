@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 SHARE = 0.8  # of a must, below which the quick form fails
-AGAIN = 3  # times that the quick form measures a failing row again, before it believes it
+AGAIN = 2  # times that the quick form measures a failing row again, before it believes it
 NOISE = 0.6  # of a must: below this it is no noise, and is believed at once
+ENOUGH = 0.15  # seconds of one cell, after which the quick form does not measure it again
 NOT_QUICK = ("resp pure, one at a time", "coredis")
 
 
@@ -83,12 +84,12 @@ def _quick(only: str, rounds: int, implementations: Sequence[Implementation]) ->
     chosen = [each for each in implementations if each.name not in NOT_QUICK]
     rows, failing = [], []
     for row in _quick_rows(only, chosen):
-        measure(row, rounds)
+        measure(row, rounds, enough=ENOUGH)
         for _ in range(AGAIN):
             missed = [check for check in checks(row) if check.misses(SHARE)]
             if not missed or any(check.misses(NOISE) for check in missed):
                 break
-            measure(row, rounds)
+            measure(row, rounds, enough=ENOUGH)
         failing += [check for check in checks(row) if check.misses(SHARE)]
         row.runs = dict.fromkeys(row.runs, _spent)
         rows.append(row)

@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from ._peers import Implementation, Run
     from ._workloads import Musts, Packing, Parsing, Variant
@@ -105,14 +105,16 @@ def packing_row(workload: Packing, implementations: Sequence[Implementation]) ->
     return Row("packing", workload.name, workload.count, workload.must, runs)
 
 
-def measure(row: Row, rounds: int, names: Callable[[str], bool] = lambda _: True) -> None:
-    """Add rounds to a row, of the implementations that are named."""
-    measured = [name for name in row.runs if names(name)]
+def measure(row: Row, rounds: int, *, enough: float = float("inf")) -> None:
+    """Add rounds to a row; to none of an implementation that has taken `enough` seconds for it."""
+    measured = list(row.runs)
     chance = random.Random(len(row.seconds))
     for _ in range(rounds):
         # Whoever runs before leaves the allocator and the caches in a state: not always the same.
         chance.shuffle(measured)
         for name in measured:
+            if sum(row.seconds.get(name, ())) > enough:
+                continue
             if row.settle:
                 once(row.runs[name], keep=row.keep)
             row.seconds.setdefault(name, []).append(once(row.runs[name], keep=row.keep))

@@ -116,6 +116,13 @@ def test_results_are_kept_only_where_the_variant_says_so() -> None:
     assert sinks == [None, []]
 
 
+def test_cell_that_took_enough_gets_no_more_rounds() -> None:
+    row = Row("group", "some", 1, {}, {"a": lambda _: None, "b": lambda _: None})
+    row.seconds = {"a": [0.3, 0.3], "b": [0.1]}
+    measure(row, 3, enough=0.5)
+    assert (len(row.seconds["a"]), len(row.seconds["b"])) == (2, 4)
+
+
 def test_run_that_settles_memory_is_not_timed() -> None:
     sinks: list[Any] = []
     row = Row("group", "some", 1, {}, {"a": sinks.append}, settle=True)
