@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -16,14 +17,12 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from ._cache import MISS, Cache, Reservation
-from ._commands import cacheable_keys, is_script, why_not_cacheable, written_keys
-from ._errors import CommandRefused
-from ._memoize import Computation, running
+from ._calls import Calls, place_of_call, raise_error, read_options, to_batch
+from ._memoize import Computation
 from ._options import Options, check_int, check_seconds
-from ._pool import Pool
-from ._read import Read, wait_for
-from ._resp import ReplyError, encode_command, parse
-from ._session import Role, Trace, Word, role, without_secrets
+from ._pool import DataConnection, Pool
+from ._session import Role, Trace, Word, role
+from ._steps import ARM, BARRIER, Call
 from ._tracker import Tracker
 from ._tracking import Tracking
 
@@ -35,8 +34,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _POOL_SIZE = 16
-
-_CACHING_NO = (b"CLIENT", b"CACHING", b"NO")
 
 
 def connect(
@@ -80,31 +77,26 @@ def connect(
         ConnectError: the server can't be reached.
         HandshakeError: the server refuses (NoAuthError, WrongPassError).
     """
-    given: dict[str, Any] = {
-        "protocol": protocol,
-        "encoding": encoding,
-        "errors": errors,
-        "username": username,
-        "password": password,
-        "db": db,
-        "client_name": client_name,
-        "max_bulk": max_bulk,
-        "ssl": ssl,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    options = Options.from_url(url, timeout=timeout, connect_timeout=connect_timeout, **given)
-    if cache is True or (cache is None and tracking is not None):
-        cache = Cache()
-    elif cache is False or cache is None:
-        if tracking is not None:
-            raise ValueError("tracking keeps a cache right, and cache=False refuses one")
-        cache = None
-    elif not isinstance(cache, Cache):
-        raise TypeError(f"cache takes a Cache, a bool or None, not {type(cache).__name__}")
+    options, cache = read_options(
+        url,
+        cache,
+        tracking,
+        protocol=protocol,
+        encoding=encoding,
+        errors=errors,
+        username=username,
+        password=password,
+        db=db,
+        client_name=client_name,
+        timeout=timeout,
+        connect_timeout=connect_timeout,
+        max_bulk=max_bulk,
+        ssl=ssl,
+    )
     return Client(options, cache, tracking, max_connections=max_connections, trace=trace)
 
 
-class Client:
+class Client(Calls):
     """A client of one server and one database, for any number of threads. See `connect`.
 
     Attributes:
@@ -126,8 +118,6 @@ class Client:
         self._closed = True  # until something needs closing
         tracking = tracking or Tracking()
         inline = cache is not None and tracking.listener == "inline"
-        if options.protocol is not None and cache is not None:
-            tracking.check_protocol(options.protocol)
         if max_connections is None:
             max_connections = 1 if inline else _POOL_SIZE
         check_int("max_connections", max_connections, 1, 2**31 - 1)
@@ -136,21 +126,11 @@ class Client:
                 "inline tracking has one connection: an invalidation comes on the one that read "
                 'the key, and an idle one is not read; use listener="dedicated" for a pool'
             )
-        self._options = options
-        self._tracking = tracking
-        self.cache = cache
+        super().__init__(options, cache, tracking, hear=inline)
         self._tracker: Tracker | None = None
         if cache is not None:
-            cache.claim(self, self._why_not_cached)
             self._tracker = Tracker(options, tracking, cache, trace)
         self._pool = Pool(options, max_connections, self._tracker, cache, trace)
-        # What the hit path looks at: reads of `execute` go through the cache unless opted in, and
-        # hits are served right there unless something has to be done first.
-        self._auto: Cache | None = None if tracking.optin else cache
-        self._careful = inline or (cache is not None and cache.audit > 0)
-        self._direct = not self._careful
-        self._computing = 0
-        self._counting = threading.Lock()
         self._closed = False
         _clients.add(self)
         try:
@@ -219,22 +199,14 @@ class Client:
                 value = MISS
             if value is not MISS:
                 return value
-        check_seconds("ttl", ttl)
-        if max_stale != 0:
-            check_seconds("max_stale", max_stale)
-        words = _words(command)
-        if cacheable_keys(words) is None:
-            raise CommandRefused(why_not_cacheable(words) or "its reply is never cached")
+        self._check_cacheable(command, ttl, max_stale)
         return self._run(command, cache, ttl, max_stale)
 
     def uncached(self, *command: Word) -> Any:
         """Send a command past the cache; in OPTOUT mode its keys are not tracked either."""
-        if self.cache is not None and self._tracking.optout:
-            self._check_allowed((command,))
-            self._spoil("it read past the cache")
-            if cacheable_keys(_words(command)) is not None:
-                return _raise_error(self._roundtrip([_CACHING_NO, command])[1])
-        return self._run(command, None)
+        if role(command) is not Role.PLAIN:
+            return self._run(command, None)
+        return raise_error(self._carry(self._call_uncached(command)))
 
     @overload
     def memoize(self, function: Callable[P, T]) -> Callable[P, T]: ...
@@ -279,22 +251,21 @@ class Client:
 
         @wraps(function)
         def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
-            named = (_NAMED, *sorted(kwargs.items())) if kwargs else ()
-            with self._computing_at((function, *args, *named), ttl) as computation:
+            with _Computing(self, place_of_call(function, args, kwargs), ttl) as computation:
                 if computation.value is MISS:
                     computation.value = function(*args, **kwargs)
             return computation.value  # type: ignore[no-any-return]
 
         return memoized
 
-    def computing(self, *place: Hashable, ttl: float | None = None) -> Computation:
+    def computing(self, *place: Hashable, ttl: float | None = None) -> _Computing:
         """Cache what a block computes under a name of your choice; see `Computation`.
 
         Raises:
             ValueError: the client has no cache, or `ttl` makes no sense.
         """
         check_seconds("ttl", ttl)
-        return self._computing_at((Computation, *place), ttl)
+        return _Computing(self, (Computation, *place), ttl)
 
     def execute_many(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         """Send commands in one round trip and give their replies, errors in place.
@@ -305,9 +276,9 @@ class Client:
         Raises:
             As `execute`, but for the errors among the replies, which are values of the list.
         """
-        batch = _batch(commands)
+        batch = to_batch(commands)
         self._check_allowed(batch)
-        return self._mutate(batch, batch) if batch else []
+        return self._carry(self._call_many(batch))
 
     def transaction(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         """Run commands between MULTI and EXEC and give their replies, errors in place.
@@ -317,23 +288,9 @@ class Client:
                 the cause.
             As `execute` otherwise.
         """
-        batch = _batch(commands)
+        batch = to_batch(commands)
         self._check_allowed(batch)
-        if not batch:
-            return []
-        replies = self._mutate([(b"MULTI",), *batch, (b"EXEC",)], batch)
-        if isinstance(replies[0], ReplyError):
-            replies[0].add_note("MULTI was refused, so the commands ran one by one")
-            raise replies[0]
-        outcome = replies[-1]
-        if isinstance(outcome, UnicodeDecodeError):
-            raise outcome
-        if isinstance(outcome, ReplyError):
-            for number, reply in enumerate(replies[1:-1], 1):
-                if isinstance(reply, ReplyError):
-                    outcome.add_note(f"command {number} of {len(batch)}: {reply}")
-            raise outcome
-        return without_secrets(batch, list(outcome))
+        return self._carry(self._call_transaction(batch))
 
     # Below: one command on its way.
 
@@ -352,134 +309,49 @@ class Client:
             if command_role is Role.RESET:
                 return self._reset()
             self._check_allowed((command,))
-        if self.cache is None:
-            return _raise_error(self._roundtrip([command])[0])
-        words = _words(command)
-        if cache is not None:
-            keys = cacheable_keys(words)
-            if keys:
-                assert self._tracker is not None
-                read = Read(self._pool, self._tracker, self._tracking, cache, ttl, max_stale)
-                if len(words) > 1 and words[0].upper() == b"MGET":
-                    return _raise_error(read.each(command[1:], keys))
-                return _raise_error(read.one(command, keys))
-        return _raise_error(self._mutate([command], [words])[0])
+        return raise_error(self._carry(self._call(command, cache, ttl, max_stale)))
 
-    def _spoil(self, reason: str) -> None:
-        if self._computing and self.cache is not None:
-            for computation in running(self.cache):
-                computation.spoil(reason)
-
-    def _need_cache(self) -> Cache:
-        if self.cache is None:
-            raise ValueError("this client has no cache: connect(…, cache=True)")
-        return self.cache
-
-    def _computing_at(self, place: Hashable, ttl: float | None) -> Computation:
-        return _Counted(self, self._need_cache(), place, ttl, self._refresh, self._wait_for)
-
-    def _refresh(self) -> None:
-        """Have what was pushed inline reach the cache: before that a hit proves nothing."""
-        if self._tracker is not None and self._tracker.inline:
-            self._pool.give_back(self._pool.take())
-
-    def _wait_for(self, flight: Reservation) -> None:
-        """Wait until another thread's fetch has ended, or until a call's time is up."""
-        wait_for(self._need_cache(), flight, self._pool.deadline())
-
-    def _count_computing(self, change: int) -> None:
-        # While anything is computed, every hit is recorded, and so none is served directly.
-        with self._counting:
-            self._computing += change
-            self._direct = not (self._careful or self._computing)
-
-    def _why_not_cached(self, command: tuple[Any, ...]) -> str | None:
-        words = _words(command)
-        keys = cacheable_keys(words)
-        if keys is None:
-            return why_not_cacheable(words)
-        if not self._tracking.covers(keys):
-            return "a key is not under the prefixes that are tracked"
-        return None
-
-    def _mutate(
-        self, batch: Sequence[Sequence[Word]], counted: Iterable[Sequence[Word]]
-    ) -> list[Any]:
-        """Send a batch and keep the cache from showing what was there before it.
-
-        What is written is dropped when the write is sent, and again when its reply is here: a
-        read that started in between may have seen the old value. It is dropped as well if the
-        outcome is not known.
-        """
-        cache = self.cache
-        if cache is None:
-            return self._roundtrip(batch)
-        self._spoil("it sent commands that are not cached")
-        keys = self._touched(counted)
-        if keys == ():
-            replies = self._roundtrip(batch)
-            self._hear_scripts(counted)
-            return replies
-        cache.invalidate(keys, "own write")
+    def _carry(self, call: Call[T]) -> T:
+        """Do what a call asks for, step by step, within one deadline; give its result."""
+        tracker, deadline = self._tracker, self._pool.deadline()
+        connection: DataConnection | None = None
+        outcome: Any = None
         try:
-            replies = self._roundtrip(batch)
+            while True:
+                step = call.send(outcome)
+                if type(step) is list:
+                    if connection is None:
+                        connection = self._pool.take(deadline)
+                    started = 0.0 if self.cache is None else self.cache.clock()
+                    outcome = connection.roundtrip(*step, deadline=deadline)
+                    if tracker is not None and connection.epoch:
+                        tracker.prove(started)
+                    continue
+                assert tracker is not None
+                if step is BARRIER:
+                    outcome = tracker.barrier(connection, deadline)
+                elif isinstance(step, Reservation):
+                    outcome = wait_for(self._need_cache(), step, deadline)
+                else:
+                    if connection is None:
+                        connection = self._pool.take(deadline)  # which hears
+                    if step is ARM:
+                        outcome = tracker.arm(connection), connection.source
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
         finally:
-            cache.invalidate(keys, "own write")
-        self._hear_scripts(counted)
-        return replies
-
-    def _hear_scripts(self, commands: Iterable[Sequence[Word]]) -> None:
-        """Have the keys dropped that scripts wrote and did not declare, before they return."""
-        if not any(is_script(_words(command)) for command in commands):
-            return
-        assert self.cache is not None
-        assert self._tracker is not None
-        if self._tracker.inline and not self._tracking.noloop:
-            return  # the announcements will be read before the next hit
-        if self._tracking.noloop or not self._tracker.barrier(None, self._pool.deadline()):
-            self.cache.flush("own write")
-
-    def _touched(self, commands: Iterable[Sequence[Word]]) -> tuple[bytes, ...] | None:
-        """Give the keys that commands may write; None if it could be any."""
-        touched: list[bytes] = []
-        for command in commands:
-            words = _words(command)
-            keys = written_keys(words)
-            if keys is None:
-                return None
-            touched += keys
-        return tuple(touched)
-
-    def _roundtrip(self, batch: Sequence[Sequence[Word]]) -> list[Any]:
-        deadline = self._pool.deadline()
-        connection = self._pool.take(deadline)
-        try:
-            started = 0.0 if self.cache is None else self.cache.clock()
-            replies = connection.roundtrip(*batch, deadline=deadline)
-            if connection.epoch and self._tracker is not None:
-                self._tracker.prove(started)
-            return replies
-        finally:
-            self._pool.give_back(connection)
+            call.close()
+            if connection is not None:
+                self._pool.give_back(connection)
 
     def _reset(self) -> Any:
         """Send RESET, and let its connection go: it is no longer who or where it was."""
         connection = self._pool.take()
         try:
-            return _raise_error(connection.roundtrip((b"RESET",))[0])
+            return raise_error(connection.roundtrip((b"RESET",))[0])
         finally:
             connection.close()
             self._pool.give_back(connection)
-
-    def _check_allowed(self, batch: Iterable[Sequence[Word]]) -> None:
-        for command in batch:
-            command_role = role(command)
-            if command_role is not Role.PLAIN:
-                name = b" ".join(_words(command[:2] if _is_client(command) else command[:1]))
-                raise CommandRefused(
-                    f"{name.decode('latin-1').upper()} {command_role.value}; this client shares "
-                    f"its connections: {_INSTEAD.get(command_role, 'use a Connection')}"
-                )
 
     # Ends.
 
@@ -519,39 +391,35 @@ class Client:
         return f"<{type(self).__name__} of {self._options.address} db {self._options.db}>"
 
 
-class _Counted(Computation):
-    """A computation during which its client records every hit."""
+class _Computing(Computation):
+    """A computation of the blocking client."""
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: Client, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, client: Client, place: Hashable, ttl: float | None) -> None:
+        super().__init__(client._need_cache(), place, ttl)
         self._client = client
 
     def __enter__(self) -> Self:
-        self._client._count_computing(1)
-        try:
-            return super().__enter__()
-        except BaseException:
-            self._client._count_computing(-1)
-            raise
+        self._client._carry(self._client._begin(self))
+        return self
 
-    def __exit__(self, *exc_info: Any) -> None:
-        try:
-            super().__exit__(*exc_info)
-        finally:
-            self._client._count_computing(-1)
+    def __exit__(self, kind: object, *rest: object) -> None:
+        self._client._end(self, failed=kind is not None)
+
+
+def wait_for(cache: Cache, flight: Reservation, deadline: float | None) -> bool:
+    """Wait until another thread's fetch has ended; False if the deadline came first."""
+    turn = threading.Lock()
+    turn.acquire()
+    if not cache.when_ended(flight, turn.release):
+        return True
+    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+    return turn.acquire(timeout=left)
 
 
 # inspect.CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR, without importing inspect.
 _LAZY = 0x20 | 0x80 | 0x200
-
-_NAMED = object()  # between positional and named arguments
-
-_INSTEAD = {
-    Role.SUBSCRIBE: "subscribe on a Connection of its own",
-    Role.STATE: "use connect's options, transaction() or a Connection",
-}
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -562,36 +430,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _words(command: Sequence[Word]) -> Sequence[bytes]:
-    """Give a command's arguments as the server will see them."""
-    try:
-        words = [word.encode() if type(word) is str else word for word in command]
-        if all(type(word) is bytes for word in words):
-            return words  # type: ignore[return-value]
-    except UnicodeEncodeError:
-        pass  # the encoder's own error names the argument
-    return parse(encode_command(*command))  # type: ignore[no-any-return]
-
-
-def _batch(commands: Iterable[Sequence[Word]]) -> list[tuple[Word, ...]]:
-    batch = []
-    for number, command in enumerate(commands):
-        if isinstance(command, str | bytes | bytearray | memoryview):
-            raise TypeError(
-                f"command {number} is a single {type(command).__name__}; a command is a sequence "
-                'of arguments, such as ("GET", "key")'
-            )
-        batch.append(tuple(command))
-    return batch
-
-
-def _is_client(command: Sequence[Word]) -> bool:
-    return len(command) > 1 and bytes(_words(command[:1])[0]).upper() == b"CLIENT"
-
-
-def _raise_error(reply: Any) -> Any:
-    if isinstance(reply, ReplyError | UnicodeDecodeError):
-        raise reply
-    return reply
