@@ -29,6 +29,7 @@ from ._resp import Push, ReplyError
 from ._session import Session, Trace, Word, without_secrets
 
 if TYPE_CHECKING:
+    import ssl
     from typing import Self
 
 T = TypeVar("T")
@@ -311,15 +312,7 @@ class Connection:
         """
         if self.options.unix_path is not None:
             return
-        for name, value in (
-            ("TCP_KEEPIDLE", 1),  # s
-            ("TCP_KEEPINTVL", 1),  # s
-            ("TCP_KEEPCNT", 2),
-            ("TCP_USER_TIMEOUT", 2500),  # ms; Linux
-        ):
-            option = getattr(socket, name, None)
-            if option is not None:
-                self._socket.setsockopt(socket.IPPROTO_TCP, option, value)
+        notice_silence(self._socket)
 
     def close(self) -> None:
         """Close the connection. What was in flight is given up."""
@@ -335,6 +328,20 @@ class Connection:
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"RESP{self.protocol}"
         return f"<{type(self).__name__} {self._session.name} to {self.options.address}, {state}>"
+
+
+def notice_silence(sock: socket.socket) -> None:
+    """Have the kernel end a TCP connection whose peer is silent for 3 s, idle or not."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (
+        ("TCP_KEEPIDLE", 1),  # s
+        ("TCP_KEEPINTVL", 1),  # s
+        ("TCP_KEEPCNT", 2),
+        ("TCP_USER_TIMEOUT", 2500),  # ms; Linux
+    ):
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def open_socket(options: Options) -> socket.socket:
@@ -358,7 +365,9 @@ def open_socket(options: Options) -> socket.socket:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            return _wrap_tls(sock, options) if options.ssl else sock
+            if options.ssl:
+                return tls_context(options).wrap_socket(sock, server_hostname=options.host)
+            return sock
         except BaseException:
             sock.close()
             raise
@@ -372,10 +381,11 @@ def open_socket(options: Options) -> socket.socket:
         ) from error
 
 
-def _wrap_tls(sock: socket.socket, options: Options) -> socket.socket:
+def tls_context(options: Options) -> ssl.SSLContext:
+    """Give the context that the options ask for: their own, or one that verifies."""
     import ssl
 
     context = options.ssl
     if not isinstance(context, ssl.SSLContext):
         context = ssl.create_default_context()  # verifies the chain and the name
-    return context.wrap_socket(sock, server_hostname=options.host)
+    return context

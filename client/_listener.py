@@ -11,7 +11,6 @@ that connection ends, even while the target of the redirect lives on (Redis 6.2 
 
 from __future__ import annotations
 
-import random
 import select
 import socket
 import threading
@@ -26,17 +25,16 @@ from ._handshake import announced_keys, listen
 from ._options import Options
 from ._resp import Push, RespError
 from ._session import Trace
-from ._tracking import INVALIDATE_CHANNEL, Tracking
-
-# A link that goes dead without a word is noticed PING_INTERVAL + PING_TIMEOUT seconds after the
-# last proof of life at the latest, and no entry is served beyond that.
-PING_INTERVAL = 1.0
-PING_TIMEOUT = 1.5
-FRESHNESS = PING_INTERVAL + PING_TIMEOUT
+from ._tracking import (
+    FRESHNESS,
+    INVALIDATE_CHANNEL,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    Pause,
+    Tracking,
+)
 
 _PATIENCE = 5.0
-_FIRST_DELAY = 0.05
-_LONGEST_DELAY = 2.0
 
 # Set on Linux and some BSDs only. Elsewhere POLLHUP alone tells of a peer that is gone for good.
 _HANGUP = getattr(select, "POLLRDHUP", 0)
@@ -229,19 +227,18 @@ class Listener:
             self._proven.notify_all()  # there is nothing to wait for
 
     def _run(self) -> None:
-        delay = _FIRST_DELAY
+        pause = Pause()
         while not self._stopping:
             try:
                 if self._connection is None:
                     self._open()
-                delay = _FIRST_DELAY
+                pause = Pause()
                 self._listen()
             except Exception as error:  # noqa: BLE001 - whatever it was, another channel may do
                 if self._stopping:
                     return
                 self._close(f"invalidation connection lost: {error}")
-                self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-                delay = min(delay * 2, _LONGEST_DELAY)
+                self._pause(pause.next())
             except BaseException:
                 self._close("the listening thread failed")
                 raise

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from ._cache import ALWAYS
 from ._errors import TrackingRefused
 from ._handshake import track
-from ._listener import FRESHNESS, Channel, Listener
-from ._tracking import Tracking
+from ._listener import Channel, Listener
+from ._tracking import FRESHNESS, Tracking
 
 # Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
 _LAST_WORD = 1.0
@@ -42,14 +42,7 @@ class Tracker:
         self, options: Options, tracking: Tracking, cache: Cache, trace: Trace | None
     ) -> None:
         self.inline = tracking.listener == "inline"
-        if tracking.noloop and not tracking.bcast:
-            # In default mode NOLOOP silences all that happens while a command of ours runs: keys
-            # that expire, are evicted or fall out of the server's table too (tracking.c; seen on
-            # Redis 7.0 and Valkey 8.1). Without it own writes are announced, and dropped twice.
-            tracking = Tracking(
-                optin=tracking.optin, optout=tracking.optout, listener=tracking.listener
-            )
-        self._tracking = tracking
+        self._tracking = tracking = tracking.sound()
         self._cache = cache
         self._refused = False
         self._listener = None if self.inline else Listener(options, tracking, cache, trace)

@@ -7,12 +7,36 @@ set-ups that will never deliver anything.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
 INVALIDATE_CHANNEL = b"__redis__:invalidate"
+
+# A link that goes dead without a word is noticed PING_INTERVAL + PING_TIMEOUT seconds after the
+# last proof of life at the latest, and no entry is served beyond that.
+PING_INTERVAL = 1.0
+PING_TIMEOUT = 1.5
+FRESHNESS = PING_INTERVAL + PING_TIMEOUT
+
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 2.0
+
+
+class Pause:
+    """How long to wait before the next attempt to connect, in seconds: ever longer, with jitter."""
+
+    __slots__ = ("_delay",)
+
+    def __init__(self) -> None:
+        self._delay = _FIRST_DELAY
+
+    def next(self) -> float:
+        """Give the pause before the next attempt."""
+        delay, self._delay = self._delay, min(self._delay * 2, _LONGEST_DELAY)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
 
 @dataclass(frozen=True, slots=True, init=False)
@@ -102,6 +126,17 @@ class Tracking:
             if getattr(self, name):
                 words.append(name.upper().encode())
         return tuple(words)
+
+    def sound(self) -> Tracking:
+        """Give what a client asks the server for: NOLOOP in broadcast mode only.
+
+        In default mode NOLOOP silences all that happens while a command of ours runs: keys that
+        expire, are evicted or fall out of the server's table too (tracking.c; seen on Redis 7.0
+        and Valkey 8.1). Without it own writes are announced, and dropped twice.
+        """
+        if not self.noloop or self.bcast:
+            return self
+        return Tracking(optin=self.optin, optout=self.optout, listener=self.listener)
 
     @property
     def on_listener(self) -> bool:
