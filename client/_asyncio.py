@@ -402,10 +402,10 @@ class AsyncClient(Calls):
 
     def _check_shared(self, batch: Iterable[Sequence[Word]]) -> None:
         """Refuse in a pipeline what would hold up, or change, the shared connection."""
-        batch = tuple(batch)
-        self._check_allowed(batch)
-        for command in batch:
-            if not _is_plain(command) and may_block(to_words(command)):
+        special = [command for command in batch if not _is_plain(command)]
+        self._check_allowed(special)
+        for command in special:
+            if may_block(to_words(command)):
                 self._refuse_blocking(to_words(command)[0])
 
     async def _carry(self, call: Call[T], aside: Link | None = None, wait: float = 0.0) -> T:

@@ -274,19 +274,26 @@ class Link(Line, asyncio.Protocol):
             self.abort(error)
             return
         flights = self.flights
-        for reply in results:
+        at, end = 0, len(results)
+        while at < end:
             future, _, want, _, _ = flights[0]
             if want:
                 partial = self._partial
-                partial.append(reply)
+                some = results[at : at + want - len(partial)]
+                at += len(some)
+                partial += some
                 if len(partial) < want:
-                    continue
+                    break
                 self._partial = []
-                reply = partial
+                if not future.done():
+                    future.set_result(partial)
+            else:
+                if not future.done():
+                    future.set_result(results[at])
+                at += 1
             flights.popleft()
-            if not future.done():
-                future.set_result(reply)
-        self._hear()
+        if self._announced:
+            self._hear()
         if self._session.failure is not None:
             self.abort(self._session.failure)
         if self._room and not self.full:
