@@ -17,7 +17,7 @@ from ._memoize import Computation, running
 from ._options import Options, check_seconds
 from ._read import Read
 from ._resp import ReplyError, encode_command, parse
-from ._session import Role, Word, role, without_secrets
+from ._session import Role, Word, role, unusual, without_secrets
 from ._steps import BARRIER, Call
 from ._tracking import Tracking
 
@@ -185,7 +185,7 @@ class Calls:
 
     def _check_allowed(self, batch: Iterable[Sequence[Word]]) -> None:
         """Refuse what would change the state of a connection that others use."""
-        for command in batch:
+        for command in unusual(batch):
             command_role = role(command)
             if command_role is not Role.PLAIN:
                 name = b" ".join(to_words(command[:2] if _is_client(command) else command[:1]))
@@ -271,15 +271,17 @@ def to_batch(commands: Iterable[Sequence[Word]]) -> list[tuple[Word, ...]]:
     Raises:
         TypeError: a command that is a single string.
     """
-    batch = []
-    for number, command in enumerate(commands):
+    batch = list(commands)
+    if set(map(type, batch)) == {tuple}:
+        return batch  # type: ignore[return-value]
+    for number, command in enumerate(batch):
         if isinstance(command, str | bytes | bytearray | memoryview):
             raise TypeError(
                 f"command {number} is a single {type(command).__name__}; a command is a sequence "
                 'of arguments, such as ("GET", "key")'
             )
-        batch.append(tuple(command))
-    return batch
+        batch[number] = tuple(command)
+    return batch  # type: ignore[return-value]
 
 
 def _is_client(command: Sequence[Word]) -> bool:

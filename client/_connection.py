@@ -34,7 +34,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+# A read that fills the first size is followed by one of the second: a big value then costs fewer
+# calls (100 MiB: 0.62 of the CPU of 64 KiB each time), and a small reply no megabyte.
 _READ_SIZE = 64 * 1024
+_LARGE_READ_SIZE = 1024 * 1024
 _LONGEST_POLL = 2**31 - 1  # milliseconds, a C int
 # Pushes nobody reads are kept up to here; a peer that goes on pushing loses the connection.
 _MAX_UNREAD_PUSHES = 100_000
@@ -83,6 +86,7 @@ class Connection:
         self._want_read: tuple[type[OSError], ...] = (BlockingIOError,)
         self._want_write: tuple[type[OSError], ...] = (BlockingIOError,)
         self._pending: Callable[[], int] | None = None
+        self._read_size = _READ_SIZE
         if options.ssl:
             import ssl
 
@@ -146,7 +150,7 @@ class Connection:
 
     def start(self, *command: Word) -> None:
         """Send one short command without waiting; `drain` will give its reply."""
-        if self._write(memoryview(self._session.send(*command))) is not None:
+        if self._write(self._session.send(*command)) is not None:
             self.close()
             raise ConnectionClosed(f"{self.options.address} takes no more bytes")
 
@@ -188,6 +192,8 @@ class Connection:
             ProtocolError: what arrived is no RESP.
             CommandTimeout: there was no end of it.
         """
+        if not (self.closed or self._pending or self._readable.poll(0)):
+            return []  # the usual case, before every command
         results: list[Any] = []
         deadline: float | None = None
         try:
@@ -215,7 +221,7 @@ class Connection:
         results: list[Any] = []
         try:
             self._check_open()
-            unsent: memoryview | None = self._write(memoryview(data))
+            unsent = self._write(data)
             while unsent is not None or len(results) < want:
                 poll = self._readable if unsent is None else self._either
                 if not self._wait(poll, deadline):
@@ -233,29 +239,33 @@ class Connection:
                         if len(results) < want:
                             raise self._session.failure
                         self.close()  # all is answered, and what follows is nonsense
-                    self._check_pushes()
+                    if self.pushes:
+                        self._check_pushes()
         except BaseException:
             # The interrupt of a user is no different from an error here: replies are on their way.
             self.close()
             raise
         return results
 
-    def _write(self, unsent: memoryview) -> memoryview | None:
+    def _write(self, unsent: bytes | memoryview) -> memoryview | None:
         """Send what the kernel takes; give the rest, or None if there is none."""
         while unsent:
             try:
-                unsent = unsent[self._socket.send(unsent) :]
+                sent = self._socket.send(unsent)
             except self._want_write:
-                return unsent
+                return memoryview(unsent)
             except OSError:
                 # The peer may have said why before it closed; reading will tell, or fail too.
                 return None
+            if sent == len(unsent):
+                return None
+            unsent = memoryview(unsent)[sent:]
         return None
 
     def _read(self, results: Sequence[Any] = ()) -> bytes | None:
         """Give what has arrived, or None if nothing has."""
         try:
-            data = self._socket.recv(_READ_SIZE)
+            data = self._socket.recv(self._read_size)
         except self._want_read:
             return None
         except OSError as error:
@@ -268,6 +278,7 @@ class Connection:
             if isinstance(last, ReplyError):
                 why = f", after {scrub(self.options, last)!r}"
             raise ConnectionClosed(f"{self.options.address} closed the connection{why}")
+        self._read_size = _READ_SIZE if len(data) < _READ_SIZE else _LARGE_READ_SIZE
         return data
 
     def _wait(self, poll: select.poll, deadline: float | None) -> bool:

@@ -61,10 +61,19 @@ _SUBCOMMAND_ROLES = {
 _MEMO_SIZE = 1024
 _memo: dict[object, Role] = {}
 # The spellings among them that are PLAIN whatever follows: one look, for nearly every command.
-_ordinary: set[object] = set()
+ordinary: set[object] = set()
 
 
 _HASHED = frozenset((str, bytes))
+
+
+def unusual(commands: Iterable[Sequence[Word]]) -> list[Sequence[Word]]:
+    """Give those commands whose role takes more than one look to tell."""
+    return [
+        command
+        for command in commands
+        if not command or type(command[0]) not in _HASHED or command[0] not in ordinary
+    ]
 
 
 def role(command: Sequence[Word]) -> Role:
@@ -78,7 +87,7 @@ def role(command: Sequence[Word]) -> Role:
         if len(_memo) < _MEMO_SIZE:
             _memo[name] = found
             if found is Role.PLAIN and len(name) != 6:  # type: ignore[arg-type]
-                _ordinary.add(name)
+                ordinary.add(name)
     if found is Role.PLAIN and len(command) > 1 and len(name) == 6:  # type: ignore[arg-type]
         return _SUBCOMMAND_ROLES.get(f"{_upper(name)} {_upper(command[1])}", Role.PLAIN)
     return found
@@ -168,7 +177,7 @@ class Session:
             CommandRefused: a command whose replies can't be matched (MONITOR, CLIENT REPLY).
         """
         data = encode_command(*command)
-        if self._trace is None and type(command[0]) in _HASHED and command[0] in _ordinary:
+        if self._trace is None and type(command[0]) in _HASHED and command[0] in ordinary:
             self._sent += 1
         else:
             self._account(command)
@@ -177,11 +186,7 @@ class Session:
     def send_many(self, commands: Sequence[Sequence[Word]]) -> bytes:
         """Give the bytes of several commands, as `send` for each. All are refused or none."""
         data = encode_commands(commands)
-        special = [
-            command
-            for command in commands
-            if type(command[0]) not in _HASHED or command[0] not in _ordinary
-        ]
+        special = unusual(commands)
         if not special and self._trace is None:
             self._sent += len(commands)
             return data
