@@ -4,8 +4,8 @@
 
 One process, one private server, each contender in turn in every round, the least of the rounds.
 The loop is the floor: it sends prepared bytes and receives as many as the answer is known to
-have, so it neither encodes nor parses. The peers run as installed, redis-py on hiredis and valkey-py
-on libvalkey where those are there.
+have, so it neither encodes nor parses. The peers run as installed, redis-py on hiredis and
+valkey-py on libvalkey where those are there.
 """
 
 from __future__ import annotations
@@ -196,9 +196,9 @@ def big_reader(name: str, url: str) -> Callable[[str], Any]:
     if name == "ours":
         db = client.connect(url)
         return lambda key: db.execute("GET", key)
-    module = import_module(name.split("-")[0])
+    module = import_module(name.partition("-")[0])
     peer = module.from_url(url)
-    return lambda key: peer.get(key)
+    return peer.get  # type: ignore[no-any-return]
 
 
 def _big(server: client.EmbeddedServer) -> None:

@@ -23,8 +23,8 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
 from ._cache import ALWAYS, MISS, Cache, Reservation, Source
-from ._calls import Calls, place_of_call, raise_error, read_options, to_batch, to_words
-from ._commands import blocks_for, find_command, is_read_only, may_block
+from ._calls import Calls, is_plain, place_of_call, raise_error, read_options, to_batch, to_words
+from ._commands import blocks_for, is_read_only, may_block
 from ._errors import (
     ClientError,
     CommandRefused,
@@ -36,11 +36,11 @@ from ._errors import (
 from ._handshake import listen, track
 from ._link import Flight, Line, Link, lost, open_link, take_over
 from ._memoize import Computation
-from ._options import Options, check_int, check_seconds
+from ._options import AsyncCredentials, Credentials, Options, check_int, check_seconds
 from ._pubsub import Inbox, Overflow
-from ._resp import ProtocolError, RespError
+from ._resp import ProtocolError, ReplyError, RespError
 from ._session import Role, Trace, Word, role, without_secrets
-from ._steps import ARM, BARRIER, Call
+from ._steps import ARM, BARRIER, NOT_BEGUN, Again, Call
 from ._subscriber import Subscriber
 from ._tracking import FRESHNESS, PING_INTERVAL, PING_TIMEOUT, Pause, Tracking
 
@@ -55,14 +55,8 @@ T = TypeVar("T")
 _NEVER = float("inf")
 # Connections for commands that wait for somebody else's write, at most.
 _ASIDE = 16
-# A command is sent this many times at most: it may itself be what kills the connection.
-_MAX_REPLAYS = 3
 # Seconds for which closing waits for replies where no time-out says how long.
 _PATIENCE = 5.0
-
-# Spellings of commands that have one reply, change no state of the connection and never wait.
-_plain: set[Word] = set()
-_MAX_PLAIN = 1024
 
 
 def connect_async(
@@ -82,6 +76,14 @@ def connect_async(
     max_connections: int | None = None,
     max_bulk: int | None = None,
     ssl: bool | SSLContext | None = None,
+    ssl_ca_certs: str | None = None,
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
+    ssl_server_hostname: str | None = None,
+    credentials: Credentials | AsyncCredentials | None = None,
+    retries: int | None = None,
+    max_idle: float | None = None,
+    max_age: float | None = None,
     trace: Trace | None = None,
 ) -> Connecting:
     """Connect to a server and give a client for the tasks of this event loop.
@@ -93,8 +95,8 @@ def connect_async(
         tracking: its `listener` is "inline" if not said, where the server speaks RESP3.
         max_connections: connections beside the shared one, for commands that wait (BLPOP,
             XREAD BLOCK); 16 if not said.
-        url, protocol, encoding, errors, cache, username, password, db, client_name, timeout,
-        connect_timeout, max_bulk, ssl, trace: as of `connect`.
+        credentials: as of `connect`, or a coroutine function.
+        url, and all others: as of `connect`.
 
     Raises:
         ValueError, TypeError: an option makes no sense; nothing was sent.
@@ -115,6 +117,14 @@ def connect_async(
         connect_timeout=connect_timeout,
         max_bulk=max_bulk,
         ssl=ssl,
+        ssl_ca_certs=ssl_ca_certs,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        ssl_server_hostname=ssl_server_hostname,
+        credentials=credentials,
+        retries=retries,
+        max_idle=max_idle,
+        max_age=max_age,
     )
     return Connecting(AsyncClient(options, cache, tracking, max_aside=max_connections, trace=trace))
 
@@ -229,14 +239,15 @@ class AsyncClient(Calls):
                     value = MISS
                 if value is not MISS:
                     return value
-        elif self.cache is None and (link := self._link) is not None and _is_plain(command):
+        elif self.cache is None and (link := self._link) is not None and is_plain(command):
             # The shortest way for what nothing has to be decided about.
             loop = self._loop
             if not link.full and asyncio.get_running_loop() is loop:
                 reply = await link.send(command, loop.time() + self._timeout)
-                if isinstance(reply, Exception):
-                    raise without_secrets((command,), [reply])[0]
-                return reply
+                if not isinstance(reply, Exception):
+                    return reply
+                if not isinstance(reply, ReplyError) or reply.code not in NOT_BEGUN:
+                    raise_error(without_secrets((command,), [reply])[0])
         return await self._run(command, cache)
 
     async def cached(
@@ -284,7 +295,7 @@ class AsyncClient(Calls):
         """
         batch = to_batch(commands)
         self._check_allowed(batch)  # in a transaction nothing blocks
-        return await self._carry(self._call_transaction(batch))
+        return await self._carry(self._call_transaction(batch)) or []
 
     @overload
     def memoize(self, function: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]: ...
@@ -391,7 +402,7 @@ class AsyncClient(Calls):
         """Send one command, unless it is a read that may be cached and `cache` has it."""
         if not command:
             raise ValueError("a command needs at least its name")
-        if not _is_plain(command):
+        if not is_plain(command):
             if role(command) is Role.RESET:
                 return await self._run_aside(command, _NEVER, last=True)
             self._check_allowed((command,))
@@ -402,7 +413,7 @@ class AsyncClient(Calls):
 
     def _check_shared(self, batch: Iterable[Sequence[Word]]) -> None:
         """Refuse in a pipeline what would hold up, or change, the shared connection."""
-        special = [command for command in batch if not _is_plain(command)]
+        special = [command for command in batch if not is_plain(command)]
         self._check_allowed(special)
         for command in special:
             if may_block(to_words(command)):
@@ -430,6 +441,8 @@ class AsyncClient(Calls):
                     outcome = link.epoch, link.source
                 elif step is BARRIER:
                     outcome = await self._barrier(deadline)
+                elif isinstance(step, Again):
+                    outcome = await self._again(step, deadline)
                 else:
                     outcome = await self._end_of(step, deadline)
         except StopIteration as end:
@@ -440,6 +453,16 @@ class AsyncClient(Calls):
             raise
         finally:
             call.close()
+
+    async def _again(self, again: Again, deadline: float) -> bool:
+        """Wait, on another connection if that is asked for; False if there is no time for it."""
+        if self._loop.time() + again.delay >= deadline:
+            return False
+        link = self._link
+        if again.renew and link is not None:
+            link.abort(ConnectionClosed("the server does not write any more"))
+        await asyncio.sleep(again.delay)
+        return True
 
     async def _roundtrip(
         self, batch: list[Sequence[Word]], deadline: float, aside: Link | None = None
@@ -721,7 +744,7 @@ class AsyncClient(Calls):
             if future.done():
                 continue
             if index >= sent or (
-                replays < _MAX_REPLAYS
+                replays < self._options.retries
                 and all(is_read_only(to_words(c)) for c in (commands if want else (commands,)))
             ):
                 kept = (future, commands, want, deadline, replays + (index < sent))
@@ -899,26 +922,6 @@ class _Computing(Computation):
 
     async def __aexit__(self, kind: object, *rest: object) -> None:
         self._client._end(self, failed=kind is not None)
-
-
-def _is_plain(command: Sequence[Word]) -> bool:
-    """Tell, with one look for most, what has one reply and leaves its connection as it was."""
-    try:
-        if command[0] in _plain:
-            return True
-    except (IndexError, TypeError):
-        return False
-    name = command[0]
-    if not isinstance(name, str | bytes) or role((name,)) is not Role.PLAIN:
-        return False
-    found = find_command(to_words((name,)))
-    if found is not None and (found.container or "blocking" in found.flags):
-        return False
-    if to_words((name,))[0].upper() in (b"CLIENT", b"SCRIPT"):
-        return False
-    if len(_plain) < _MAX_PLAIN:
-        _plain.add(name)
-    return True
 
 
 async def _until(waited: Awaitable[T], deadline: float, what: str) -> T:

@@ -11,14 +11,21 @@ from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
 from typing import Any
 
 from ._cache import Cache
-from ._commands import cacheable_keys, is_script, why_not_cacheable, written_keys
+from ._commands import (
+    cacheable_keys,
+    find_command,
+    is_script,
+    why_not_cacheable,
+    written_keys,
+)
 from ._errors import CommandRefused
 from ._memoize import Computation, running
 from ._options import Options, check_seconds
 from ._read import Read
+from ._reply_errors import class_errors, classed
 from ._resp import ReplyError, encode_command, parse
 from ._session import Role, Word, role, unusual, without_secrets
-from ._steps import BARRIER, Call
+from ._steps import BARRIER, Call, ask
 from ._tracking import Tracking
 
 _CACHING_NO = (b"CLIENT", b"CACHING", b"NO")
@@ -86,13 +93,14 @@ class Calls:
         max_stale: float | None = None,
     ) -> Call[Any]:
         """Do one command, as a read through `cache` if it is one that may be cached."""
+        retries = self._options.retries
         if self.cache is None:
-            return (yield [command])[0]
+            return (yield from ask([command], retries))[0]
         words = to_words(command)
         if cache is not None:
             keys = cacheable_keys(words)
             if keys:
-                read = Read(cache, self._tracking, self._hear, ttl, max_stale)
+                read = Read(cache, self._tracking, self._hear, ttl, max_stale, retries)
                 if len(words) > 1 and words[0].upper() == b"MGET":
                     return (yield from read.each(command[1:], keys))
                 return (yield from read.one(command, keys))
@@ -108,23 +116,35 @@ class Calls:
 
     def _call_many(self, batch: list[tuple[Word, ...]]) -> Call[list[Any]]:
         """Do several commands in one round trip."""
-        return (yield from self._mutate(batch, batch)) if batch else []
+        return class_errors((yield from self._mutate(batch, batch))) if batch else []
 
-    def _call_transaction(self, batch: list[tuple[Word, ...]]) -> Call[list[Any]]:
-        """Do several commands between MULTI and EXEC."""
+    def _call_transaction(self, batch: list[tuple[Word, ...]]) -> Call[list[Any] | None]:
+        """Do several commands between MULTI and EXEC; None if a watched key had changed."""
         if not batch:
             return []
         replies = yield from self._mutate([(b"MULTI",), *batch, (b"EXEC",)], batch)
         if isinstance(replies[0], ReplyError):
-            replies[0].add_note("MULTI was refused, so the commands ran one by one")
-            raise replies[0]
-        outcome = raise_undecodable(replies[-1])
+            refused = classed(replies[0])
+            refused.add_note("MULTI was refused, so the commands ran one by one")
+            raise refused
+        outcome = raise_undecodable(classed(replies[-1]))
         if isinstance(outcome, ReplyError):
             for number, reply in enumerate(replies[1:-1], 1):
                 if isinstance(reply, ReplyError):
                     outcome.add_note(f"command {number} of {len(batch)}: {reply}")
             raise outcome
-        return without_secrets(batch, list(outcome))
+        return None if outcome is None else class_errors(without_secrets(batch, list(outcome)))
+
+    def _call_script(
+        self, source: bytes, digest: str, keys: Sequence[Word], args: Sequence[Word], read: bool
+    ) -> Call[Any]:
+        """Run a script by its digest, or by its source where the server does not know it."""
+        end = "_RO" if read else ""
+        tail = (len(keys), *keys, *args)
+        reply = yield from self._call((f"EVALSHA{end}", digest, *tail), None)
+        if isinstance(reply, ReplyError) and reply.code == "NOSCRIPT":
+            reply = yield from self._call((f"EVAL{end}", source, *tail), None)
+        return reply
 
     def _mutate(
         self, batch: Sequence[Sequence[Word]], counted: Iterable[Sequence[Word]]
@@ -136,21 +156,23 @@ class Calls:
         outcome is not known.
         """
         cache = self.cache
+        # Of several commands some have run.
+        retries = self._options.retries if len(batch) == 1 else 0
         if cache is None:
-            return (yield [*batch])  # type: ignore[no-any-return]
+            return (yield from ask([*batch], retries))
         self._spoil("it sent commands that are not cached")
         keys = self._touched(counted)
         if keys == ():
-            replies = yield [*batch]
+            replies = yield from ask([*batch], retries)
             yield from self._hear_scripts(counted)
-            return replies  # type: ignore[no-any-return]
+            return replies
         cache.invalidate(keys, "own write")
         try:
-            replies = yield [*batch]
+            replies = yield from ask([*batch], retries)
         finally:
             cache.invalidate(keys, "own write")
         yield from self._hear_scripts(counted)
-        return replies  # type: ignore[no-any-return]
+        return replies
 
     def _hear_scripts(self, commands: Iterable[Sequence[Word]]) -> Call[None]:
         """Have the keys dropped that scripts wrote and did not declare, before they return."""
@@ -290,9 +312,35 @@ def _is_client(command: Sequence[Word]) -> bool:
 
 def raise_error(reply: Any) -> Any:
     """Give a reply that is none of the errors that a call raises."""
-    if isinstance(reply, ReplyError | UnicodeDecodeError):
-        raise reply
+    if isinstance(reply, Exception):
+        raise classed(reply)
     return reply
+
+
+# Spellings of commands that have one reply, change no state of the connection and never wait.
+_plain: set[Word] = set()
+_MAX_PLAIN = 1024
+
+
+def is_plain(command: Sequence[Word]) -> bool:
+    """Tell what has one reply, leaves its connection as it was, and waits for nobody."""
+    try:
+        if command[0] in _plain:
+            return True
+    except (IndexError, TypeError):
+        return False
+    name = command[0]
+    if not isinstance(name, str | bytes) or role(command) is not Role.PLAIN:
+        return False
+    word = to_words((name,))[0]
+    found = find_command((word,))
+    if word.upper() in (b"CLIENT", b"SCRIPT"):
+        return False
+    if found is not None and (found.container or "blocking" in found.flags):
+        return False
+    if len(_plain) < _MAX_PLAIN:
+        _plain.add(name)
+    return True
 
 
 def raise_undecodable(reply: Any) -> Any:

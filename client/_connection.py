@@ -10,6 +10,7 @@ A connection is used by one thread at a time; `Client` is the thread-safe pool a
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import time
@@ -57,6 +58,8 @@ class Connection:
         id: the server's CLIENT ID of this connection, or None where it would not tell.
         server: HELLO's map.
         closed: whether the connection is gone, whoever closed it.
+        sent: whether any byte of the last commands has left.
+        waits: whether it waits for longer than `options.timeout`, for somebody else's write.
         pushes: what was pushed and not read yet, oldest first.
 
     Raises:
@@ -71,8 +74,9 @@ class Connection:
         name: str = "connection",
         trace: Trace | None = None,
     ) -> None:
-        self.options = options
+        self.options = options = options.resolved()
         self.closed = False
+        self.sent = self.waits = False
         self.pushes: deque[Push] = deque()
         self._session = Session(
             on_push=self.take_push,
@@ -135,13 +139,19 @@ class Connection:
         self.drain()
         return self.roundtrip(*commands)
 
-    def roundtrip(self, *commands: Sequence[Word], deadline: float | None = None) -> list[Any]:
+    def roundtrip(
+        self, *commands: Sequence[Word], deadline: float | None = None, wait: float = 0.0
+    ) -> list[Any]:
         """Do what `execute_many` does on a connection known to be drained.
 
-        `deadline` is a time of `time.monotonic()`; None is `options.timeout` from now.
+        `deadline` is a time of `time.monotonic()`; None is `options.timeout` from now. `wait` is
+        how many seconds longer a reply may take that waits for somebody else.
         """
+        self.sent = False
         if deadline is None and self.options.timeout is not None:
             deadline = time.monotonic() + self.options.timeout
+        if wait and deadline is not None:
+            deadline = None if wait == float("inf") else deadline + wait
         if len(commands) == 1:
             data = self._session.send(*commands[0])
         else:
@@ -257,6 +267,7 @@ class Connection:
             except OSError:
                 # The peer may have said why before it closed; reading will tell, or fail too.
                 return None
+            self.sent = True
             if sent == len(unsent):
                 return None
             unsent = memoryview(unsent)[sent:]
@@ -325,6 +336,11 @@ class Connection:
             return
         notice_silence(self._socket)
 
+    def cut(self) -> None:
+        """End the connection under another thread, which finds it lost."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def close(self) -> None:
         """Close the connection. What was in flight is given up."""
         self.closed = True
@@ -377,7 +393,9 @@ def open_socket(options: Options) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if options.ssl:
-                return tls_context(options).wrap_socket(sock, server_hostname=options.host)
+                return tls_context(options).wrap_socket(
+                    sock, server_hostname=server_hostname(options)
+                )
             return sock
         except BaseException:
             sock.close()
@@ -390,6 +408,11 @@ def open_socket(options: Options) -> socket.socket:
         raise ConnectError(
             f"can't connect to {options.address}: {error.strerror or error}"
         ) from error
+
+
+def server_hostname(options: Options) -> str:
+    """Give the name that the server's certificate must hold."""
+    return options.ssl_server_hostname or options.host
 
 
 def tls_context(options: Options) -> ssl.SSLContext:

@@ -9,13 +9,14 @@ There is no task here and no lock, and one timer for all deadlines.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import socket
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
-from ._connection import notice_silence, tls_context
+from ._connection import notice_silence, server_hostname, tls_context
 from ._errors import CommandTimeout, ConnectError, ConnectionClosed, ConnectTimeout
 from ._handshake import Conversation, Greeting, announced_keys, handshake, scrub
 from ._options import Options
@@ -464,6 +465,9 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
         ConnectError: the address can't be reached, or TLS was refused.
         HandshakeError: the server refused the handshake.
     """
+    if options.credentials is not None:
+        given: Any = options.credentials()
+        options = options.with_credentials(await given if inspect.isawaitable(given) else given)
     try:
         try:
             async with asyncio.timeout(options.connect_timeout):
@@ -475,7 +479,7 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
                         options.host,
                         options.port,
                         ssl=tls_context(options),
-                        server_hostname=options.host,
+                        server_hostname=server_hostname(options),
                     )
                 else:
                     await loop.create_connection(lambda: link, options.host, options.port)

@@ -15,7 +15,7 @@ from ._cache import MISS, Cache, Entry, Reservation
 from ._memoize import running
 from ._resp import ReplyError, encode_command
 from ._session import Word
-from ._steps import ARM, BARRIER, HEAR, Call
+from ._steps import ARM, BARRIER, HEAR, Call, ask
 
 if TYPE_CHECKING:
     from ._tracking import Tracking
@@ -43,9 +43,10 @@ class Read:
         hear: whether pushes are read only when a call asks for it, as on a blocking connection
             that carries data and pushes.
         ttl, max_stale: see `Client.cached`.
+        retries: how often to ask again a server that has not begun.
     """
 
-    __slots__ = ("_cache", "_computations", "_hear", "_max_stale", "_tracking", "_ttl")
+    __slots__ = ("_cache", "_computations", "_hear", "_max_stale", "_retries", "_tracking", "_ttl")
 
     def __init__(
         self,
@@ -54,7 +55,9 @@ class Read:
         hear: bool,
         ttl: float | None,
         max_stale: float | None,
+        retries: int,
     ) -> None:
+        self._retries = retries
         self._cache = cache
         self._tracking = tracking
         self._hear = hear
@@ -68,7 +71,7 @@ class Read:
         cache = self._cache
         if not self._tracking.covers(keys):
             self._spoil("it read a key that is not tracked")
-            return (yield [command])[0]
+            return (yield from ask([command], self._retries))[0]
         for computation in self._computations:
             computation.read(keys)  # before anything is looked at
         place = place_of(command)
@@ -200,7 +203,7 @@ class Read:
                 batch.append(_CACHING_YES)
             batch.append(command)
             started = cache.clock()
-            replies = yield batch
+            replies = yield from ask(batch, self._retries)
             reply = replies[-1]
             values = reply if several and isinstance(reply, list) else [reply]
             tracked = epoch and not (permit and isinstance(replies[-2], ReplyError))

@@ -17,14 +17,25 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from ._cache import MISS, Cache, Reservation
-from ._calls import Calls, place_of_call, raise_error, read_options, to_batch
+from ._calls import (
+    Calls,
+    is_plain,
+    place_of_call,
+    raise_error,
+    read_options,
+    to_batch,
+    to_words,
+)
+from ._commands import blocks_for, is_read_only, may_block
+from ._errors import CommandTimeout, ConnectionClosed, UnexpectedReply
 from ._memoize import Computation
-from ._options import Options, check_int, check_seconds
+from ._options import Credentials, Options, check_int, check_seconds
 from ._pool import DataConnection, Pool
-from ._session import Role, Trace, Word, role, unusual
-from ._steps import ARM, BARRIER, Call
+from ._resp import ReplyError
+from ._session import Role, Trace, Word, role
+from ._steps import ARM, BARRIER, NOT_BEGUN, Again, Call
 from ._tracker import Tracker
-from ._tracking import Tracking
+from ._tracking import Pause, Tracking
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -53,6 +64,14 @@ def connect(
     max_connections: int | None = None,
     max_bulk: int | None = None,
     ssl: bool | SSLContext | None = None,
+    ssl_ca_certs: str | None = None,
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
+    ssl_server_hostname: str | None = None,
+    credentials: Credentials | None = None,
+    retries: int | None = None,
+    max_idle: float | None = None,
+    max_age: float | None = None,
     trace: Trace | None = None,
 ) -> Client:
     """Connect to a server and give a thread-safe client.
@@ -70,6 +89,17 @@ def connect(
         max_connections: data connections at most, 16 if not said; inline tracking has one.
         max_bulk: the longest bulk reply accepted, in bytes; 512 MiB if not said.
         ssl: True for verified TLS, or an `ssl.SSLContext`.
+        ssl_ca_certs, ssl_certfile, ssl_keyfile: files: the authorities to trust instead of the
+            system's; our own certificate; its key, if that is not in the same file.
+        ssl_server_hostname: the name to verify and to ask for (SNI) instead of the URL's host.
+        credentials: a function that is called for each connection that is made and returns
+            `(username or None, password)`, so that both can change while the client lives.
+        retries: how often a call is tried again, 3 if not said; 0 for never. Again are tried, with
+            pauses that grow and within the call's time-out: what never left; what only reads, if
+            its connection was lost; and what the server says it has not begun (LOADING, TRYAGAIN,
+            READONLY, MASTERDOWN). Never a write that may have run, nor a part of a pipeline.
+        max_idle: seconds after which an unused connection is not used again.
+        max_age: seconds after which a connection is replaced once it is idle.
         trace: told of every frame: `trace(connection, "sent" or "received", frame)`.
 
     Raises:
@@ -92,6 +122,14 @@ def connect(
         connect_timeout=connect_timeout,
         max_bulk=max_bulk,
         ssl=ssl,
+        ssl_ca_certs=ssl_ca_certs,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        ssl_server_hostname=ssl_server_hostname,
+        credentials=credentials,
+        retries=retries,
+        max_idle=max_idle,
+        max_age=max_age,
     )
     return Client(options, cache, tracking, max_connections=max_connections, trace=trace)
 
@@ -162,16 +200,11 @@ class Client(Calls):
         """
         cache = self._auto
         if cache is None:
-            if self.cache is not None or unusual((command,)):
-                return self._run(command, None)
-            # The shortest way for what nothing has to be decided about.
-            deadline = self._pool.deadline()
-            connection = self._pool.take(deadline)
-            try:
-                (reply,) = connection.roundtrip(command, deadline=deadline)
-            finally:
-                self._pool.give_back(connection)
-            return raise_error(reply)
+            if self.cache is None and is_plain(command):
+                reply = self._request(command)
+                if reply is not MISS:
+                    return reply
+            return self._run(command, None)
         if self._direct:
             try:
                 value = cache.get(command)
@@ -213,7 +246,7 @@ class Client(Calls):
 
     def uncached(self, *command: Word) -> Any:
         """Send a command past the cache; in OPTOUT mode its keys are not tracked either."""
-        if role(command) is not Role.PLAIN:
+        if not is_plain(command):
             return self._run(command, None)
         return raise_error(self._carry(self._call_uncached(command)))
 
@@ -299,9 +332,31 @@ class Client(Calls):
         """
         batch = to_batch(commands)
         self._check_allowed(batch)
-        return self._carry(self._call_transaction(batch))
+        return self._carry(self._call_transaction(batch)) or []
 
     # Below: one command on its way.
+
+    def _request(self, command: Sequence[Word]) -> Any:
+        """Do one command the shortest way; `MISS` if it may be done, again, the long way."""
+        pool = self._pool
+        deadline = pool.deadline()
+        connection = None
+        try:
+            connection = pool.take(deadline)
+            (reply,) = connection.roundtrip(command, deadline=deadline)
+        except ConnectionClosed as error:
+            sent = connection is not None and connection.sent
+            if not self._is_repeatable(error, sent, [command]):
+                raise
+            return MISS
+        finally:
+            if connection is not None:
+                pool.give_back(connection)
+        if not isinstance(reply, Exception):
+            return reply
+        if isinstance(reply, ReplyError) and reply.code in NOT_BEGUN:
+            return MISS
+        return raise_error(reply)
 
     def _run(
         self,
@@ -313,28 +368,65 @@ class Client(Calls):
         """Send one command, unless it is a read that may be cached and `cache` has it."""
         if not command:
             raise ValueError("a command needs at least its name")
-        command_role = role(command)
-        if command_role is not Role.PLAIN:
-            if command_role is Role.RESET:
+        wait = 0.0
+        if not is_plain(command):
+            if role(command) is Role.RESET:
                 return self._reset()
             self._check_allowed((command,))
-        return raise_error(self._carry(self._call(command, cache, ttl, max_stale)))
+            words = to_words(command)
+            wait = blocks_for(words) if may_block(words) else 0.0
+        return raise_error(self._carry(self._call(command, cache, ttl, max_stale), wait))
 
-    def _carry(self, call: Call[T]) -> T:
-        """Do what a call asks for, step by step, within one deadline; give its result."""
+    def _carry(
+        self, call: Call[T], wait: float = 0.0, connection: DataConnection | None = None
+    ) -> T:
+        """Do what a call asks for, step by step, within one deadline; give its result.
+
+        Args:
+            call: from `Calls`.
+            wait: seconds that the server may take longer than the client's time-out.
+            connection: the one to use, which stays the caller's, instead of one from the pool.
+        """
         tracker, deadline = self._tracker, self._pool.deadline()
-        connection: DataConnection | None = None
+        lent = connection is not None
         outcome: Any = None
+        failures: Pause | None = None
         try:
             while True:
                 step = call.send(outcome)
                 if type(step) is list:
-                    if connection is None:
-                        connection = self._pool.take(deadline)
-                    started = 0.0 if self.cache is None else self.cache.clock()
-                    outcome = connection.roundtrip(*step, deadline=deadline)
+                    while True:
+                        try:
+                            if connection is None:
+                                connection = self._pool.take(deadline)
+                            if wait:
+                                connection.waits = True  # before the look: `close` cuts it off
+                                self._check_open()
+                            started = 0.0 if self.cache is None else self.cache.clock()
+                            outcome = connection.roundtrip(*step, deadline=deadline, wait=wait)
+                            break
+                        except ConnectionClosed as error:
+                            sent = connection is not None and connection.sent
+                            if connection is not None and not lent:
+                                self._pool.give_back(connection)
+                                connection = None
+                            failures = failures or Pause(self._options.retries)
+                            if (
+                                lent
+                                or not self._is_repeatable(error, sent, step)
+                                or not failures.left()
+                                or not _sleep(failures.next(), deadline)
+                            ):
+                                raise
                     if tracker is not None and connection.epoch:
                         tracker.prove(started)
+                    continue
+                if isinstance(step, Again):
+                    if step.renew and connection is not None and not lent:
+                        connection.close()
+                        self._pool.give_back(connection)
+                        connection = None
+                    outcome = _sleep(step.delay, deadline)
                     continue
                 assert tracker is not None
                 if step is BARRIER:
@@ -350,8 +442,20 @@ class Client(Calls):
             return end.value  # type: ignore[no-any-return]
         finally:
             call.close()
-            if connection is not None:
+            if connection is not None and not lent:
                 self._pool.give_back(connection)
+
+    def _is_repeatable(
+        self, error: ConnectionClosed, sent: bool, batch: Sequence[Sequence[Word]]
+    ) -> bool:
+        """Tell whether commands may be sent again: they never left, or they only read."""
+        if isinstance(error, CommandTimeout | UnexpectedReply) or self._closed:
+            return False
+        return not sent or all(is_read_only(to_words(command)) for command in batch)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionClosed("this client is closed")
 
     def _reset(self) -> Any:
         """Send RESET, and let its connection go: it is no longer who or where it was."""
@@ -415,6 +519,14 @@ class _Computing(Computation):
 
     def __exit__(self, kind: object, *rest: object) -> None:
         self._client._end(self, failed=kind is not None)
+
+
+def _sleep(delay: float, deadline: float | None) -> bool:
+    """Sleep, unless the deadline comes before the end of it."""
+    if deadline is not None and time.monotonic() + delay >= deadline:
+        return False
+    time.sleep(delay)
+    return True
 
 
 def wait_for(cache: Cache, flight: Reservation, deadline: float | None) -> bool:

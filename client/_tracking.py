@@ -26,12 +26,24 @@ _LONGEST_DELAY = 2.0
 
 
 class Pause:
-    """How long to wait before the next attempt to connect, in seconds: ever longer, with jitter."""
+    """How long to wait before the next attempt, in seconds: ever longer, with jitter.
 
-    __slots__ = ("_delay",)
+    Args:
+        attempts: how many there are; None for no end of them.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("_attempts", "_delay")
+
+    def __init__(self, attempts: int | None = None) -> None:
+        self._attempts = attempts
         self._delay = _FIRST_DELAY
+
+    def left(self) -> bool:
+        """Count an attempt; False if all were made."""
+        if self._attempts is None:
+            return True
+        self._attempts -= 1
+        return self._attempts >= 0
 
     def next(self) -> float:
         """Give the pause before the next attempt."""
