@@ -29,27 +29,58 @@ from ._errors import (
     PoolTimeout,
     TrackingRefused,
     UnexpectedReply,
+    WatchError,
     WrongPassError,
 )
 from ._handshake import Conversation, Greeting, announced_keys, handshake, listen, track
 from ._options import Options
 from ._pubsub import Message
+from ._reply_errors import (
+    AskError,
+    BusyError,
+    BusyGroupError,
+    BusyKeyError,
+    ClusterDownError,
+    CrossSlotError,
+    ExecAbortError,
+    LoadingError,
+    MasterDownError,
+    MisconfiguredError,
+    MovedError,
+    NoGroupError,
+    NoPermissionError,
+    NoReplicasError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+    UnblockedError,
+    WrongTypeError,
+)
 from ._resp import ProtocolError, Push, ReplyError, RespError
+from ._script import Script
 from ._session import Session
 from ._sync import Client, connect
+from ._sync_subscriber import Subscriber
 from ._tracking import Tracking
 
 if TYPE_CHECKING:
+    from ._async_subscriber import AsyncSubscriber
     from ._asyncio import AsyncClient, connect_async
-    from ._subscriber import Subscriber
 
 __all__ = [
     "MISS",
+    "AskError",
     "AsyncClient",
+    "AsyncSubscriber",
+    "BusyError",
+    "BusyGroupError",
+    "BusyKeyError",
     "Cache",
     "CacheStats",
     "Client",
     "ClientError",
+    "ClusterDownError",
     "CommandRefused",
     "CommandTimeout",
     "ConnectError",
@@ -57,24 +88,41 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "Conversation",
+    "CrossSlotError",
     "EmbeddedServer",
     "EmbeddedServerError",
+    "ExecAbortError",
     "Greeting",
     "HandshakeError",
+    "LoadingError",
+    "MasterDownError",
     "Message",
+    "MisconfiguredError",
+    "MovedError",
     "NoAuthError",
+    "NoGroupError",
+    "NoPermissionError",
+    "NoReplicasError",
+    "NoScriptError",
     "Options",
+    "OutOfMemoryError",
     "PoolTimeout",
     "ProtocolError",
     "Push",
+    "ReadOnlyError",
     "ReplyError",
     "RespError",
+    "Script",
     "Session",
     "Subscriber",
     "Tracking",
     "TrackingRefused",
+    "TryAgainError",
+    "UnblockedError",
     "UnexpectedReply",
+    "WatchError",
     "WrongPassError",
+    "WrongTypeError",
     "announced_keys",
     "connect",
     "connect_async",
@@ -85,7 +133,11 @@ __all__ = [
 ]
 
 # Loaded when they are asked for: asyncio takes longer to import than all the rest together.
-_LAZY = {"AsyncClient": "_asyncio", "connect_async": "_asyncio", "Subscriber": "_subscriber"}
+_LAZY = {
+    "AsyncClient": "_asyncio",
+    "connect_async": "_asyncio",
+    "AsyncSubscriber": "_async_subscriber",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -18,10 +18,19 @@ import threading
 import warnings
 import weakref
 from collections import deque
-from collections.abc import Awaitable, Callable, Generator, Hashable, Iterable, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Generator,
+    Hashable,
+    Iterable,
+    Sequence,
+)
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, overload
 
+from ._async_subscriber import AsyncSubscriber
 from ._cache import ALWAYS, MISS, Cache, Reservation, Source
 from ._calls import Calls, is_plain, place_of_call, raise_error, read_options, to_batch, to_words
 from ._commands import blocks_for, is_read_only, may_block
@@ -39,10 +48,12 @@ from ._memoize import Computation
 from ._options import AsyncCredentials, Credentials, Options, check_int, check_seconds
 from ._pubsub import Inbox, Overflow
 from ._resp import ProtocolError, ReplyError, RespError
+from ._scan import Scan, ScanCommand
+from ._script import Script
 from ._session import Role, Trace, Word, role, without_secrets
 from ._steps import ARM, BARRIER, NOT_BEGUN, Again, Call
-from ._subscriber import Subscriber
 from ._tracking import FRESHNESS, PING_INTERVAL, PING_TIMEOUT, Pause, Tracking
+from ._watch import Attempt, check_watch
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -193,7 +204,7 @@ class AsyncClient(Calls):
         self._aside_opening = 0
         self._max_aside = max_aside
         self._aside_turns: deque[asyncio.Future[None]] = deque()
-        self._subscribers: weakref.WeakSet[Subscriber] = weakref.WeakSet()
+        self._subscribers: weakref.WeakSet[AsyncSubscriber] = weakref.WeakSet()
         self._forked = False
 
     async def _start(self) -> Self:
@@ -246,8 +257,10 @@ class AsyncClient(Calls):
                 reply = await link.send(command, loop.time() + self._timeout)
                 if not isinstance(reply, Exception):
                     return reply
-                if not isinstance(reply, ReplyError) or reply.code not in NOT_BEGUN:
+                begun = not isinstance(reply, ReplyError) or reply.code not in NOT_BEGUN
+                if begun or not self._options.retries:
                     raise_error(without_secrets((command,), [reply])[0])
+                return raise_error(await self._carry(self._call(command, None, tried=1)))
         return await self._run(command, cache)
 
     async def cached(
@@ -354,7 +367,7 @@ class AsyncClient(Calls):
         shards: Iterable[str | bytes] = (),
         max_pending: int = 10_000,
         overflow: Overflow = "pause",
-    ) -> Subscriber:
+    ) -> AsyncSubscriber:
         """Subscribe on a connection of its own; iterate over what is published.
 
             async with db.pubsub("news.*", "alerts") as messages:
@@ -386,9 +399,48 @@ class AsyncClient(Calls):
             self._options.encoding,
             self._options.errors,
         )
-        subscriber = Subscriber(inbox, self._options, self._trace, self._check_open)
+        subscriber = AsyncSubscriber(inbox, self._options, self._trace, self._check_open)
         self._subscribers.add(subscriber)
         return subscriber
+
+    def watch(self, *keys: Word, attempts: int = 3) -> AsyncWatching:
+        """Change all or nothing, depending on what was there: optimistic locking with WATCH.
+
+            async for attempt in db.watch("stock", attempts=5):
+                async with attempt as look:
+                    left = int(await look.execute("GET", "stock"))
+                    look.queue("DECR", "stock")
+
+        As `Client.watch`.
+        """
+        check_watch(keys, attempts)
+        return AsyncWatching(self, keys, attempts)
+
+    def scan(
+        self,
+        command: ScanCommand = "SCAN",
+        key: Word | None = None,
+        *,
+        match: str | bytes | None = None,
+        count: int | None = None,
+        kind: str | None = None,
+        values: bool = True,
+    ) -> AsyncIterator[Any]:
+        """Iterate with `async for` over keys, or over the members of a key; see `Client.scan`."""
+        return self._scanned(Scan(command, key, match, count, kind, values))
+
+    async def _scanned(self, scan: Scan) -> AsyncIterator[Any]:
+        while (command := scan.next_command()) is not None:
+            for found in scan.take(await self._run(command, None)):
+                yield found
+
+    def script(self, source: str | bytes, *, read_only: bool = False) -> Script:
+        """Make a Lua script callable, to be awaited; see `Client.script`."""
+
+        async def carry(call: Call[Any]) -> Any:
+            return raise_error(await self._carry(call))
+
+        return Script(source, read_only, self._call_script, carry)
 
     # Below: one call on its way.
 
@@ -545,15 +597,19 @@ class AsyncClient(Calls):
         spent = True
         try:
             reply = await self._carry(self._call(command, None), link, wait)
-            spent = last or bool(link.flights) or link.closed or self._closed
+            spent = last
         finally:
-            if spent:  # it owes a reply, or is no longer who it was
-                self._aside.discard(link)
-                link.abort(ConnectionClosed("its caller has left"))
-            else:
-                self._aside_idle.append(link)
-            self._next_aside()
+            self._give_back_aside(link, spent)
         return raise_error(reply)
+
+    def _give_back_aside(self, link: Link, spent: bool) -> None:
+        if spent or link.flights or link.closed or self._closed:
+            # It owes a reply, or is no longer who it was.
+            self._aside.discard(link)
+            link.abort(ConnectionClosed("its caller has left"))
+        else:
+            self._aside_idle.append(link)
+        self._next_aside()
 
     async def _take_aside(self) -> Link:
         self._check_open()
@@ -905,6 +961,85 @@ async def _reconnect(ref: weakref.ref[AsyncClient]) -> None:
             client._not_connected(error)
         del client
         await asyncio.sleep(pause.next())
+
+
+class AsyncWatching:
+    """The attempts of `AsyncClient.watch`: iterate over them, or enter it for a single one."""
+
+    def __init__(self, client: AsyncClient, keys: tuple[Word, ...], attempts: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._attempts = attempts
+
+    async def __aiter__(self) -> AsyncIterator[AsyncWatchAttempt]:
+        for number in range(1, self._attempts + 1):
+            attempt = AsyncWatchAttempt(self._client, self._keys, number == self._attempts)
+            yield attempt
+            if not attempt.lost:
+                return
+
+    async def __aenter__(self) -> AsyncWatchAttempt:
+        self._only = AsyncWatchAttempt(self._client, self._keys, last=True)
+        return await self._only.__aenter__()
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        await self._only.__aexit__(*exc_info)
+
+
+class AsyncWatchAttempt(Attempt):
+    """One attempt, with a connection of its own. See `AsyncClient.watch`."""
+
+    def __init__(self, client: AsyncClient, keys: tuple[Word, ...], last: bool) -> None:
+        super().__init__(keys, last)
+        self._client = client
+        self._link: Link | None = None
+
+    async def __aenter__(self) -> Self:
+        client = self._client
+        self._link = await client._take_aside()
+        try:
+            deadline = client._loop.time() + client._timeout
+            raise_error((await self._link.roundtrip([(b"WATCH", *self._keys)], deadline))[0])
+        except BaseException:
+            self._let_go(broken=True)
+            raise
+        return self
+
+    async def execute(self, *command: Word) -> Any:
+        """Send a command now, on the watching connection; not through the cache."""
+        if self._link is None:
+            raise RuntimeError("enter the attempt first: async with attempt as look")
+        self._client._check_shared((command,))
+        call = self._client._call(command, None)
+        return raise_error(await self._client._carry(call, self._link))
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        client, link = self._client, self._link
+        assert link is not None
+        broken = True
+        try:
+            if kind is not None or not self._queued:
+                if not link.closed and not link.flights:
+                    deadline = client._loop.time() + client._timeout
+                    await link.roundtrip([(b"UNWATCH",)], deadline)
+                    broken = False
+                if kind is None:
+                    self.replies = []
+                return
+            client._check_allowed(self._queued)
+            replies = await client._carry(client._call_transaction(self._queued), link)
+            broken = False
+            self._settle(replies)
+        except ConnectionClosed:
+            if kind is None:
+                raise  # else the block's own error is what matters
+        finally:
+            self._let_go(broken)
+
+    def _let_go(self, broken: bool) -> None:
+        link, self._link = self._link, None
+        if link is not None:
+            self._client._give_back_aside(link, spent=broken)
 
 
 class _Computing(Computation):

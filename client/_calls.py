@@ -91,9 +91,10 @@ class Calls:
         cache: Cache | None,
         ttl: float | None = None,
         max_stale: float | None = None,
+        tried: int = 0,
     ) -> Call[Any]:
         """Do one command, as a read through `cache` if it is one that may be cached."""
-        retries = self._options.retries
+        retries = self._options.retries - tried
         if self.cache is None:
             return (yield from ask([command], retries))[0]
         words = to_words(command)

@@ -307,6 +307,10 @@ class Connection:
             return True  # TLS has decrypted more than was read: the kernel knows nothing of it
         return bool(poll.poll(left))
 
+    def wait(self, deadline: float | None) -> bool:
+        """Wait until something has arrived; False if `deadline` (`time.monotonic()`) came first."""
+        return self._wait(self._readable, deadline)
+
     def take_push(self, push: Push) -> None:
         """Keep a push for `read_push`. A subclass may route it instead; it must not raise."""
         self.pushes.append(push)

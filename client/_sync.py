@@ -12,7 +12,7 @@ import threading
 import time
 import warnings
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
@@ -31,11 +31,16 @@ from ._errors import CommandTimeout, ConnectionClosed, UnexpectedReply
 from ._memoize import Computation
 from ._options import Credentials, Options, check_int, check_seconds
 from ._pool import DataConnection, Pool
+from ._pubsub import Inbox, Overflow
 from ._resp import ReplyError
+from ._scan import Scan, ScanCommand
+from ._script import Script
 from ._session import Role, Trace, Word, role
 from ._steps import ARM, BARRIER, NOT_BEGUN, Again, Call
+from ._sync_subscriber import Subscriber
 from ._tracker import Tracker
 from ._tracking import Pause, Tracking
+from ._watch import Attempt, check_watch
 
 if TYPE_CHECKING:
     from ssl import SSLContext
@@ -168,6 +173,7 @@ class Client(Calls):
         self._tracker: Tracker | None = None
         if cache is not None:
             self._tracker = Tracker(options, tracking, cache, trace)
+        self._trace = trace
         self._pool = Pool(options, max_connections, self._tracker, cache, trace)
         self._closed = False
         _clients.add(self)
@@ -201,9 +207,7 @@ class Client(Calls):
         cache = self._auto
         if cache is None:
             if self.cache is None and is_plain(command):
-                reply = self._request(command)
-                if reply is not MISS:
-                    return reply
+                return self._request(command)
             return self._run(command, None)
         if self._direct:
             try:
@@ -334,10 +338,110 @@ class Client(Calls):
         self._check_allowed(batch)
         return self._carry(self._call_transaction(batch)) or []
 
+    def watch(self, *keys: Word, attempts: int = 3) -> Watching:
+        """Change all or nothing, depending on what was there: optimistic locking with WATCH.
+
+            for attempt in db.watch("stock", attempts=5):
+                with attempt as look:
+                    left = int(look.execute("GET", "stock"))
+                    look.queue("DECR", "stock")
+
+        The block reads through `look`, on a connection that it has for itself, and queues what is
+        to be done if no key of `keys` has changed by then. If one has, the next attempt begins.
+
+        Args:
+            *keys: to be watched.
+            attempts: how many there are.
+
+        Raises:
+            WatchError: by the last attempt: a key changed at each of them.
+            ValueError: no key, or no attempt.
+        """
+        check_watch(keys, attempts)
+        return Watching(self, keys, attempts)
+
+    def scan(
+        self,
+        command: ScanCommand = "SCAN",
+        key: Word | None = None,
+        *,
+        match: str | bytes | None = None,
+        count: int | None = None,
+        kind: str | None = None,
+        values: bool = True,
+    ) -> Iterator[Any]:
+        """Iterate over keys, or over the members of a key, a few at a time.
+
+            for key in db.scan(match="user:*"): …
+            for field, value in db.scan("HSCAN", "user:1"): …
+
+        What is there all the time comes at least once; anything may come twice.
+
+        Args:
+            command: SCAN, HSCAN, SSCAN or ZSCAN; the last gives members with `float` scores.
+            key: of HSCAN, SSCAN and ZSCAN.
+            match, count, kind, values: see `Scan`.
+
+        Raises:
+            ValueError, TypeError: the arguments do not go together; nothing was sent.
+        """
+        return self._scanned(Scan(command, key, match, count, kind, values))
+
+    def _scanned(self, scan: Scan) -> Iterator[Any]:
+        while (command := scan.next_command()) is not None:
+            yield from scan.take(self._run(command, None))
+
+    def script(self, source: str | bytes, *, read_only: bool = False) -> Script:
+        """Make a Lua script callable; see `Script`.
+
+        Args:
+            source: the script.
+            read_only: run it with EVALSHA_RO (Redis 7.0, Valkey), as one that writes nothing.
+        """
+
+        def carry(call: Call[Any]) -> Any:
+            return raise_error(self._carry(call))
+
+        return Script(source, read_only, self._call_script, carry)
+
+    def pubsub(
+        self,
+        *names: str | bytes,
+        channels: Iterable[str | bytes] = (),
+        patterns: Iterable[str | bytes] = (),
+        shards: Iterable[str | bytes] = (),
+        max_pending: int = 10_000,
+        overflow: Overflow = "pause",
+    ) -> Subscriber:
+        """Subscribe on a connection of its own; iterate over what is published.
+
+            with db.pubsub("news.*", "alerts") as messages:
+                for message in messages:
+                    print(message.channel, message.data)
+
+        Args:
+            *names: patterns where they hold one of `*?[`, channels else.
+            channels, patterns, shards: to say it exactly: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
+            max_pending: messages kept for a slow reader.
+            overflow: what happens beyond, while the reader is in `get`: "pause" reads no further,
+                so the server keeps the rest; "drop" drops the oldest, counted in
+                `messages.dropped`.
+
+        Raises:
+            ValueError, TypeError: nothing to subscribe to, or an option makes no sense.
+        """
+        options = self._options
+        inbox = Inbox(
+            names, channels, patterns, shards, max_pending, overflow, options.encoding,
+            options.errors,
+        )  # fmt: skip
+        self._check_open()
+        return Subscriber(inbox, options, self._trace)
+
     # Below: one command on its way.
 
     def _request(self, command: Sequence[Word]) -> Any:
-        """Do one command the shortest way; `MISS` if it may be done, again, the long way."""
+        """Do one command the shortest way; where that fails and may be repeated, the long way."""
         pool = self._pool
         deadline = pool.deadline()
         connection = None
@@ -346,17 +450,20 @@ class Client(Calls):
             (reply,) = connection.roundtrip(command, deadline=deadline)
         except ConnectionClosed as error:
             sent = connection is not None and connection.sent
-            if not self._is_repeatable(error, sent, [command]):
+            if not (self._options.retries and self._is_repeatable(error, sent, [command])):
                 raise
-            return MISS
+            reply = MISS
         finally:
             if connection is not None:
                 pool.give_back(connection)
-        if not isinstance(reply, Exception):
-            return reply
-        if isinstance(reply, ReplyError) and reply.code in NOT_BEGUN:
-            return MISS
-        return raise_error(reply)
+        if reply is not MISS:
+            if not isinstance(reply, Exception):
+                return reply
+            begun = not isinstance(reply, ReplyError) or reply.code not in NOT_BEGUN
+            if begun or not self._options.retries:
+                raise_error(reply)
+        _sleep(Pause().next(), deadline)
+        return raise_error(self._carry(self._call(command, None, tried=1), tried=1))
 
     def _run(
         self,
@@ -378,7 +485,11 @@ class Client(Calls):
         return raise_error(self._carry(self._call(command, cache, ttl, max_stale), wait))
 
     def _carry(
-        self, call: Call[T], wait: float = 0.0, connection: DataConnection | None = None
+        self,
+        call: Call[T],
+        wait: float = 0.0,
+        connection: DataConnection | None = None,
+        tried: int = 0,
     ) -> T:
         """Do what a call asks for, step by step, within one deadline; give its result.
 
@@ -386,6 +497,7 @@ class Client(Calls):
             call: from `Calls`.
             wait: seconds that the server may take longer than the client's time-out.
             connection: the one to use, which stays the caller's, instead of one from the pool.
+            tried: how many of the retries were made before.
         """
         tracker, deadline = self._tracker, self._pool.deadline()
         lent = connection is not None
@@ -410,7 +522,7 @@ class Client(Calls):
                             if connection is not None and not lent:
                                 self._pool.give_back(connection)
                                 connection = None
-                            failures = failures or Pause(self._options.retries)
+                            failures = failures or Pause(self._options.retries - tried)
                             if (
                                 lent
                                 or not self._is_repeatable(error, sent, step)
@@ -502,6 +614,90 @@ class Client(Calls):
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {self._options.address} db {self._options.db}>"
+
+
+class Watching:
+    """The attempts of `Client.watch`: iterate over them, or enter it for a single one."""
+
+    def __init__(self, client: Client, keys: tuple[Word, ...], attempts: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._attempts = attempts
+
+    def __iter__(self) -> Iterator[WatchAttempt]:
+        for number in range(1, self._attempts + 1):
+            attempt = WatchAttempt(self._client, self._keys, number == self._attempts)
+            yield attempt
+            if not attempt.lost:
+                return
+
+    def __enter__(self) -> WatchAttempt:
+        self._only = WatchAttempt(self._client, self._keys, last=True)
+        return self._only.__enter__()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._only.__exit__(*exc_info)
+
+
+class WatchAttempt(Attempt):
+    """One attempt: a context manager with a connection of its own. See `Client.watch`."""
+
+    def __init__(self, client: Client, keys: tuple[Word, ...], last: bool) -> None:
+        super().__init__(keys, last)
+        self._client = client
+        self._connection: DataConnection | None = None
+
+    def __enter__(self) -> Self:
+        pool = self._client._pool
+        self._connection = pool.take(pool.deadline())
+        try:
+            raise_error(self._connection.roundtrip((b"WATCH", *self._keys))[0])
+        except BaseException:
+            self._let_go(broken=True)
+            raise
+        return self
+
+    def execute(self, *command: Word) -> Any:
+        """Send a command now, on the watching connection; not through the cache.
+
+        Raises:
+            As `Client.execute`.
+        """
+        client, connection = self._client, self._connection
+        if connection is None:
+            raise RuntimeError("enter the attempt first: with attempt as look")
+        client._check_allowed((command,))
+        return raise_error(client._carry(client._call(command, None), connection=connection))
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        connection = self._connection
+        assert connection is not None
+        broken = True
+        try:
+            if kind is not None or not self._queued:
+                if not connection.closed:
+                    connection.roundtrip((b"UNWATCH",))
+                    broken = False
+                if kind is None:
+                    self.replies = []
+                return
+            self._client._check_allowed(self._queued)
+            call = self._client._call_transaction(self._queued)
+            replies = self._client._carry(call, connection=connection)
+            broken = False
+            self._settle(replies)
+        except ConnectionClosed:
+            if kind is None:
+                raise  # else the block's own error is what matters
+        finally:
+            self._let_go(broken)
+
+    def _let_go(self, broken: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if broken:
+                connection.close()
+            self._client._pool.give_back(connection)
 
 
 class _Computing(Computation):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 
-class Subscriber:
+class AsyncSubscriber:
     """An asynchronous iterator of `Message`s. See `AsyncClient.pubsub`.
 
     Entered, it is subscribed: what is published from then on will come.
@@ -183,7 +183,7 @@ class Subscriber:
             self._loop.call_soon_threadsafe(link.abort, error)
 
 
-async def _reopen(ref: weakref.ref[Subscriber]) -> None:
+async def _reopen(ref: weakref.ref[AsyncSubscriber]) -> None:
     pause = Pause()
     while (subscriber := ref()) is not None and not subscriber._closed:
         try:
