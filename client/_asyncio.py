@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ._metrics import Metrics
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -95,6 +97,7 @@ def connect_async(
     retries: int | None = None,
     max_idle: float | None = None,
     max_age: float | None = None,
+    metrics: Metrics | None = None,
     trace: Trace | None = None,
 ) -> Connecting:
     """Connect to a server and give a client for the tasks of this event loop.
@@ -136,6 +139,7 @@ def connect_async(
         retries=retries,
         max_idle=max_idle,
         max_age=max_age,
+        metrics=metrics,
     )
     return Connecting(AsyncClient(options, cache, tracking, max_aside=max_connections, trace=trace))
 

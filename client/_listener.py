@@ -22,6 +22,7 @@ from ._cache import Cache, Source
 from ._connection import Connection
 from ._errors import ClientError, ConnectionClosed, TrackingRefused
 from ._handshake import announced_keys, listen
+from ._log import WARNING, log
 from ._options import Options
 from ._resp import Push, RespError
 from ._session import Trace
@@ -237,6 +238,7 @@ class Listener:
             except Exception as error:  # noqa: BLE001 - whatever it was, another channel may do
                 if self._stopping:
                     return
+                log(WARNING, "listener", "invalidation connection lost: %s", error)
                 self._close(f"invalidation connection lost: {error}")
                 self._pause(pause.next())
             except BaseException:

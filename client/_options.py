@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from ssl import SSLContext
     from typing import Self
 
+    from ._metrics import Metrics
+
 Credentials: TypeAlias = "Callable[[], tuple[str | None, str]]"
 """Called for each connection that is made, for the user name, if there is one, and password."""
 
@@ -54,6 +56,7 @@ class Options:
         retries: how often a call is tried again where that is safe, see `connect`.
         max_idle: seconds after which an unused connection is not used again; None for no end.
         max_age: seconds after which a connection is replaced when it is idle; None for no end.
+        metrics: told of every round trip, or None.
     """
 
     host: str = "localhost"
@@ -79,6 +82,7 @@ class Options:
     retries: int = 3
     max_idle: float | None = None
     max_age: float | None = None
+    metrics: Metrics | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.

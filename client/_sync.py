@@ -28,6 +28,7 @@ from ._calls import (
 )
 from ._commands import blocks_for, is_read_only, may_block
 from ._errors import CommandTimeout, ConnectionClosed, UnexpectedReply
+from ._log import INFO, log
 from ._memoize import Computation
 from ._options import Credentials, Options, check_int, check_seconds
 from ._pool import DataConnection, Pool
@@ -45,6 +46,8 @@ from ._watch import Attempt, check_watch
 if TYPE_CHECKING:
     from ssl import SSLContext
     from typing import Self
+
+    from ._metrics import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -77,6 +80,7 @@ def connect(
     retries: int | None = None,
     max_idle: float | None = None,
     max_age: float | None = None,
+    metrics: Metrics | None = None,
     trace: Trace | None = None,
 ) -> Client:
     """Connect to a server and give a thread-safe client.
@@ -105,6 +109,7 @@ def connect(
             READONLY, MASTERDOWN). Never a write that may have run, nor a part of a pipeline.
         max_idle: seconds after which an unused connection is not used again.
         max_age: seconds after which a connection is replaced once it is idle.
+        metrics: a `Metrics` that is told of every round trip.
         trace: told of every frame: `trace(connection, "sent" or "received", frame)`.
 
     Raises:
@@ -135,6 +140,7 @@ def connect(
         retries=retries,
         max_idle=max_idle,
         max_age=max_age,
+        metrics=metrics,
     )
     return Client(options, cache, tracking, max_connections=max_connections, trace=trace)
 
@@ -522,6 +528,7 @@ class Client(Calls):
                             if connection is not None and not lent:
                                 self._pool.give_back(connection)
                                 connection = None
+                            log(INFO, "connection", "lost: %s", error)
                             failures = failures or Pause(self._options.retries - tried)
                             if (
                                 lent

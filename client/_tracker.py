@@ -14,6 +14,7 @@ from ._cache import ALWAYS
 from ._errors import TrackingRefused
 from ._handshake import track
 from ._listener import Channel, Listener
+from ._log import WARNING, log
 from ._tracking import FRESHNESS, Tracking
 
 # Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
@@ -58,6 +59,7 @@ class Tracker:
             self._give_up(str(error))
 
     def _give_up(self, reason: str) -> None:
+        log(WARNING, "tracking", "not caching: %s", reason)
         self._refused = True
         self.stop(reason, "reconnect")
 
