@@ -18,7 +18,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
@@ -54,8 +53,7 @@ _DEEPEST_COPY = 32
 _MAX_EVENTS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
+class CacheStats(NamedTuple):
     """A snapshot of what the cache did.
 
     Attributes:

@@ -8,8 +8,7 @@ touches a socket, so the blocking and the asyncio front end each drive it in a f
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ._errors import HandshakeError, NoAuthError, TrackingRefused, WrongPassError
 from ._options import Options
@@ -22,8 +21,7 @@ Batch: TypeAlias = "list[tuple[Word, ...]]"
 Conversation: TypeAlias = Generator[Batch, list[Any], T]
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(NamedTuple):
     """What the handshake learned.
 
     Attributes:
