@@ -11,7 +11,7 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._errors import ClientError, ConnectionClosed, HandshakeError
+from ._errors import ClientError, ConnectionClosed, NoAuthError, WrongPassError
 from ._link import Link, open_link
 from ._options import Options
 from ._pubsub import Inbox, Message
@@ -85,7 +85,7 @@ class Subscriber:
 
         Raises:
             UnicodeDecodeError: `encoding` does not fit the message; the next call goes on.
-            ReplyError, HandshakeError: the server would not subscribe us again.
+            ReplyError, NoAuthError, WrongPassError: the server would not subscribe us again.
         """
         if not self._entered:
             raise RuntimeError("enter the subscriber first: async with client.pubsub(…)")
@@ -109,16 +109,22 @@ class Subscriber:
 
     async def aclose(self) -> None:
         """Close the connection; what has come can still be read."""
-        if self._closed:
-            return
+        link, reopening = self._link, self._reopening
+        self.stop()
+        if reopening is not None:
+            await asyncio.wait([reopening])
+        if link is not None:
+            await link.close()
+
+    def stop(self) -> None:
+        """Close the connection without waiting until it is."""
         self._closed = True
         self._wake()
         if self._reopening is not None:
             self._reopening.cancel()
-            await asyncio.wait([self._reopening])
         link, self._link = self._link, None
         if link is not None:
-            await link.close()
+            link.abort(ConnectionClosed("the subscriber is closed"))
 
     async def _open(self) -> None:
         ref = weakref.ref(self)
@@ -189,7 +195,7 @@ async def _reopen(ref: weakref.ref[Subscriber]) -> None:
         try:
             await subscriber._open()
             return
-        except (ReplyError, HandshakeError) as error:
+        except (ReplyError, NoAuthError, WrongPassError) as error:
             subscriber._failure = error  # asking again would not change the answer
             subscriber._wake()
             return
