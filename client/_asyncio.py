@@ -35,7 +35,7 @@ from ._errors import (
     TrackingRefused,
 )
 from ._handshake import listen, track
-from ._link import Flight, Link, Queue, lost, open_link, take_over
+from ._link import Flight, Link, Queue, look, lost, open_link, take_over
 from ._memoize import Computation
 from ._options import Options, check_int, check_seconds
 from ._pubsub import Inbox, Overflow
@@ -226,7 +226,8 @@ class AsyncClient(Calls):
         """Send a command and give its reply; serve a read from the cache where there is one.
 
         A command that waits for somebody else's write (BLPOP, XREAD BLOCK) gets a connection of
-        its own, and its own time-out on top of the client's.
+        its own, and its own time-out on top of the client's. Cancelled, it waits no more when the
+        next command of this client runs; an element that was on its way by then is lost.
 
         Raises:
             ReplyError: the server answered with an error.
@@ -562,11 +563,27 @@ class AsyncClient(Calls):
         finally:
             if spent:  # it owes a reply, or is no longer who it was
                 self._aside.discard(link)
+                if link.flights and not link.closed:
+                    self._stop_waiting(link)
                 link.abort(ConnectionClosed("its caller has left"))
             else:
                 self._aside_idle.append(link)
             self._next_aside()
         return raise_error(reply)
+
+    def _stop_waiting(self, link: Link) -> None:
+        """Have the server let go of a command that waits, before it runs what follows.
+
+        Of a connection that is just closed it takes notice in its own time (freeClientAsync), and
+        serves it until then. The address is a precaution: behind this one may be several servers,
+        and on another one the id is a stranger's.
+        """
+        shared, number, address = self._link, link.greeting.id, link.address
+        if shared is None or shared.full or number is None or address is None:
+            return
+        deadline = self._loop.time() + self._patience
+        kill = shared.send((b"CLIENT", b"KILL", b"ID", number, *address), deadline)
+        kill.add_done_callback(look)
 
     async def _take_aside(self) -> Link:
         self._check_open()

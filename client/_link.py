@@ -298,7 +298,7 @@ class Link(Line, asyncio.Protocol):
         ping = self._ping
         if ping is None or ping.done():
             ping = self._ping = self.send((b"PING",), deadline)
-            ping.add_done_callback(_look)
+            ping.add_done_callback(look)
         return ping
 
     async def roundtrip(self, commands: Sequence[Sequence[Word]], deadline: float) -> list[Any]:
@@ -510,6 +510,15 @@ class Link(Line, asyncio.Protocol):
         if self._transport is not None and not self.closed:
             self._transport.resume_reading()
 
+    @property
+    def address(self) -> tuple[bytes, str] | tuple[()] | None:
+        """Our end as CLIENT KILL takes it: `ADDR ip:port`, nothing on a unix socket."""
+        name = self._transport and self._transport.get_extra_info("sockname")
+        if not isinstance(name, tuple):
+            return () if self._options.unix_path is not None else None
+        host, port = name[:2]
+        return b"ADDR", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def notice_silence(self) -> None:
         """Have the kernel end the connection when its peer is gone without a word."""
         assert self._transport is not None
@@ -518,10 +527,10 @@ class Link(Line, asyncio.Protocol):
             notice_silence(sock)
 
 
-def _look(ping: asyncio.Future[Any]) -> None:
+def look(reply: asyncio.Future[Any]) -> None:
     """Take note of a failure: it is no news, whoever needed the answer or not."""
-    if not ping.cancelled():
-        ping.exception()
+    if not reply.cancelled():
+        reply.exception()
 
 
 def lost(error: Exception, sent: bool) -> Exception:
