@@ -35,7 +35,7 @@ from ._errors import (
     TrackingRefused,
 )
 from ._handshake import listen, track
-from ._link import Flight, Link, Queue, look, lost, open_link, take_over
+from ._link import STEADY, Flight, Link, Queue, look, lost, open_link, take_over
 from ._memoize import Computation
 from ._options import Options, check_int, check_seconds
 from ._pubsub import Inbox, Overflow
@@ -60,8 +60,6 @@ _ASIDE = 16
 _MAX_SENDINGS = 3
 # Seconds for which closing waits for replies where no time-out says how long.
 _PATIENCE = 5.0
-# A connection that lives so many seconds was worth having: the next is made without a pause.
-_STEADY = 1.0
 # Seconds that the listening connection has to answer when the server knows nothing of it.
 _LAST_WORD = 1.0
 
@@ -805,7 +803,7 @@ class AsyncClient(Calls):
             return
         if self._connecting is not None and not self._connecting.done():
             return
-        if self._loop.time() - self._up_since < _STEADY:
+        if self._loop.time() - self._up_since < STEADY:
             delay = self._pause.next()  # it may go on like that
         else:
             self._pause, delay = Pause(), 0.0

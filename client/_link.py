@@ -47,6 +47,8 @@ _LARGE = 64 * 1024
 _MOST_AT_ONCE = 1024 * 1024
 # Callers that are let in together once there is room: each may be the one that fills it again.
 _LET_IN = 64
+# A connection that lives so many seconds was worth having: the next is made without a pause.
+STEADY = 1.0
 # Seconds between two looks for flights whose time is up.
 _GRAIN = 0.01
 
