@@ -20,13 +20,14 @@ from ._cache import MISS, Cache, Reservation
 from ._calls import (
     Calls,
     is_plain,
+    may_repeat,
     place_of_call,
     raise_error,
     read_options,
     to_batch,
     to_words,
 )
-from ._commands import blocks_for, is_read_only, may_block
+from ._commands import blocks_for, may_block
 from ._errors import CommandTimeout, ConnectionClosed, UnexpectedReply
 from ._log import INFO, log
 from ._memoize import Computation
@@ -587,7 +588,7 @@ class Client(Calls):
         """Tell whether commands may be sent again: they never left, or they only read."""
         if isinstance(error, CommandTimeout | UnexpectedReply) or self._closed:
             return False
-        return not sent or all(is_read_only(to_words(command)) for command in batch)
+        return not sent or all(may_repeat(command) for command in batch)
 
     def _check_open(self) -> None:
         if self._closed:
