@@ -33,10 +33,13 @@ class Way:
     def release(self) -> None:
         self._open.set()
 
-    def wait(self) -> None:
+    def wait(self) -> bool:
+        """Wait until what has arrived may go on; tell whether it was held."""
+        held = not self._open.is_set()
         self._open.wait()
         if self.delay:
             time.sleep(self.delay)
+        return held
 
 
 class Link:
@@ -55,7 +58,9 @@ class Link:
     def _pump(self, source: socket.socket, drain: socket.socket, way: Way) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                way.wait()
+                if way.wait():
+                    with contextlib.suppress(BlockingIOError):
+                        data += source.recv(65536, socket.MSG_DONTWAIT)  # in one with the first
                 drain.sendall(data)
         way.wait()  # a frozen link does not tell of its end either
         for sock in (source, drain):

@@ -63,7 +63,7 @@ def plain_bench(server: client.EmbeddedServer, wire: Callable[[Any], Wire]) -> I
         yield Bench(proxy, db, wire(server))
 
 
-def test_invalidation_overtakes_the_reply(bench: Bench) -> None:
+def test_rule_22_invalidation_overtakes_the_reply(bench: Bench) -> None:
     bench.other("SET", "k", "old")
     bench.db.cached("GET", "warm")
     time.sleep(0.05)  # in broadcast mode the first SET is announced too
@@ -80,7 +80,7 @@ def test_invalidation_overtakes_the_reply(bench: Bench) -> None:
     assert bench.db.cached("GET", "k") == b"new"
 
 
-def test_flushall_overtakes_the_reply(bench: Bench) -> None:
+def test_rule_17_flushall_overtakes_the_reply(bench: Bench) -> None:
     bench.other("SET", "k", "old")
     bench.db.cached("GET", "warm")
     bench.data.down.hold()
@@ -106,7 +106,7 @@ def test_reply_overtakes_the_invalidation(bench: Bench) -> None:
         time.sleep(0.01)
 
 
-def test_own_write_is_read_although_the_listener_lags(bench: Bench) -> None:
+def test_rule_25_own_write_is_read_although_the_listener_lags(bench: Bench) -> None:
     bench.listener.down.delay = 0.05
     for number in range(20):
         bench.db.execute("SET", "k", number)
@@ -120,7 +120,7 @@ def test_max_stale_zero_waits_for_a_lagging_listener(bench: Bench) -> None:
         assert bench.db.cached("GET", "k", max_stale=0) == b"%d" % number
 
 
-def test_listener_in_a_black_hole_ends_the_hits_within_the_bound(plain_bench: Bench) -> None:
+def test_rule_33_frozen_listener_ends_the_hits_within_the_bound(plain_bench: Bench) -> None:
     bench = plain_bench
     bench.other("SET", "k", "old")
     assert bench.db.execute("GET", "k") == b"old"
@@ -148,7 +148,7 @@ def test_announcements_of_a_frozen_listener_do_no_harm_when_it_thaws(plain_bench
     wait_until(lambda: bench.db.execute("GET", "k") == b"new")
 
 
-def test_cut_listener_flushes_at_once(bench: Bench) -> None:
+def test_rule_30_cut_listener_flushes_at_once(bench: Bench) -> None:
     bench.other("SET", "k", "old")
     bench.db.cached("GET", "k")
     bench.proxy.refusing = True
@@ -162,7 +162,7 @@ def test_cut_listener_flushes_at_once(bench: Bench) -> None:
     wait_until(lambda: (bench.db.cached("GET", "k"), ("GET", "k") in bench.cache)[1])
 
 
-def test_cut_data_connection_ends_what_it_read(plain_bench: Bench) -> None:
+def test_rule_31_cut_data_connection_ends_what_it_read(plain_bench: Bench) -> None:
     bench = plain_bench
     bench.other("SET", "k", "old")
     bench.db.execute("GET", "k")
@@ -171,7 +171,7 @@ def test_cut_data_connection_ends_what_it_read(plain_bench: Bench) -> None:
     wait_until(lambda: bench.db.execute("GET", "k") == b"new", PROMPT)
 
 
-def test_frozen_data_connection_times_out_and_hands_over(
+def test_rule_22_frozen_data_connection_times_out_and_hands_over(
     server: client.EmbeddedServer, wire: Callable[[Any], Wire]
 ) -> None:
     with Proxy(server) as proxy, connect(proxy.url, cache=True, timeout=0.5) as db:

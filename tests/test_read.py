@@ -176,7 +176,7 @@ def test_max_stale_that_makes_no_sense(plain_reader: Reader, max_stale: Any) -> 
 
 
 @pytest.mark.parametrize("optin", [True, False])
-def test_server_ttl_ends_an_entry(
+def test_rule_11_server_ttl_ends_an_entry_and_keeps_its_tracking(
     server: client.EmbeddedServer, wire: Callable[[Any], Wire], optin: bool
 ) -> None:
     other = wire(server)
@@ -227,7 +227,7 @@ def test_server_ttl_of_a_partly_tracked_mget(
 # Losses that are dropped exactly.
 
 
-def test_lost_data_connection_drops_what_it_read_and_nothing_else(
+def test_rule_31_lost_data_connection_drops_what_it_read_and_nothing_else(
     server: client.EmbeddedServer, wire: Callable[[Any], Wire]
 ) -> None:
     other = wire(server)
@@ -259,7 +259,7 @@ def test_armed_connection_has_the_kernel_watch_for_silence(server: client.Embedd
         assert keep_alive == [1, 1, 2]
 
 
-def test_broken_redirect_is_noticed(
+def test_rule_32_connection_told_of_a_broken_redirect_is_armed_anew(
     server: client.EmbeddedServer, wire: Callable[[Any], Wire]
 ) -> None:
     """A RESP3 data connection is told when a tracked key changes and its target is gone."""
@@ -278,7 +278,7 @@ def test_broken_redirect_is_noticed(
         wait_until(lambda: db.execute("GET", "k") == b"new")
 
 
-def test_overflow_of_the_servers_table_is_an_invalidation(
+def test_rule_14_overflow_of_the_servers_table_is_an_invalidation(
     private_server: Any, wire: Callable[[Any], Wire]
 ) -> None:
     server = private_server(args=["--tracking-table-max-keys", "10"])
@@ -296,7 +296,7 @@ def test_overflow_of_the_servers_table_is_an_invalidation(
 
 
 @pytest.mark.parametrize("command", [("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", 0, 1)])
-def test_own_flush_and_swap_flush(plain_reader: Reader, command: tuple[Any, ...]) -> None:
+def test_rule_19_own_flush_and_swap_flush(plain_reader: Reader, command: tuple[Any, ...]) -> None:
     plain_reader.other("SET", "k", "v")
     assert plain_reader.read("GET", "k") == b"v"
     plain_reader.db.execute(*command)
