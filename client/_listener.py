@@ -6,7 +6,12 @@ notifications flow, proves by PING that they still do, and closes the cache, whi
 everything, as soon as they may not.
 
 It also watches the data connections. The server forgets what a tracked connection has read when
-that connection ends, even while the target of the redirect lives on (Redis 6.2 to 8.1).
+that connection ends, even while the target of the redirect lives on (Redis 6.2 to 8.1), and the
+end need not reach us: a proxy on the way may hang while its kernel answers TCP's keep-alive. So
+each PING comes with a question about each of them. CLIENT TRACKING ON REDIRECT is refused for a
+client that is gone; it looks the id up just as the server does when it announces a change, and
+whoever may have a cache may send it, which is not so of CLIENT LIST. Sixteen of them cost less
+than one CLIENT LIST of sixteen.
 """
 
 from __future__ import annotations
@@ -17,6 +22,8 @@ import socket
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, NamedTuple
 
 from ._cache import Cache, Source
@@ -24,12 +31,13 @@ from ._connection import Connection
 from ._errors import ClientError, ConnectionClosed, TrackingRefused
 from ._handshake import announced_keys, listen
 from ._options import Options
-from ._resp import Push, RespError
-from ._session import Trace
+from ._resp import Push, ReplyError, RespError
+from ._session import Trace, Word
 from ._tracking import INVALIDATE_CHANNEL, Tracking
 
-# A link that goes dead without a word is noticed PING_INTERVAL + PING_TIMEOUT seconds after the
-# last proof of life at the latest, and no entry is served beyond that.
+# A link that goes dead without a word, the listener's or a data connection's, is noticed
+# PING_INTERVAL + PING_TIMEOUT seconds after the last proof of life at the latest, and no entry is
+# served beyond that.
 PING_INTERVAL = 1.0
 PING_TIMEOUT = 1.5
 FRESHNESS = PING_INTERVAL + PING_TIMEOUT
@@ -50,7 +58,31 @@ class Channel(NamedTuple):
     server: bytes | None  # its run_id, where it would tell
 
 
-class _Ear(Connection):
+class _Asker(Connection):
+    """A connection whose replies are not waited for."""
+
+    def ask(self, commands: Sequence[Sequence[Word]]) -> None:
+        """Send commands at once; `drain` will give their replies.
+
+        Raises:
+            ConnectionClosed: the peer takes no more bytes.
+        """
+        unsent = self._write(memoryview(self._session.send_many(commands)))
+        until = time.monotonic() + PING_TIMEOUT
+        while unsent is not None:  # thousands of data connections are asked about
+            if not self._wait(self._writable, until):
+                self.close()
+                raise ConnectionClosed(f"{self.options.address} takes no more bytes")
+            unsent = self._write(unsent)
+
+    @cached_property
+    def _writable(self) -> select.poll:
+        poll = select.poll()
+        poll.register(self, select.POLLOUT)
+        return poll
+
+
+class _Ear(_Asker):
     """The listening connection: its pushes go to the cache, those of one read together."""
 
     def __init__(self, options: Options, cache: Cache, trace: Trace | None) -> None:
@@ -75,6 +107,41 @@ class _Ear(Connection):
                 self._cache.invalidate(None)
             else:
                 self._announced += keys
+
+
+class _Proof:
+    """A proof on its way: that all is announced, and that the data connections live.
+
+    Attributes:
+        sent: when it was asked for; what was announced before that has been heard once it is here.
+        asked: the data connections asked about, each with the source of what it reads.
+        answers: what the server said of each, and to the OFF behind them.
+        pong: whether the PING was answered.
+    """
+
+    __slots__ = ("answers", "asked", "pong", "sent")
+
+    def __init__(self, sent: float, asked: list[tuple[Connection, Source]]) -> None:
+        self.sent = sent
+        self.asked = asked
+        self.answers: list[Any] = []
+        self.pong = False
+
+    @property
+    def questions(self) -> list[Sequence[Word]]:
+        """What to send, if there is anything to ask."""
+        if not self.asked:
+            return []
+        on = (b"CLIENT", b"TRACKING", b"ON", b"REDIRECT")
+        return [
+            *((*on, connection.id or 0) for connection, _ in self.asked),
+            (b"CLIENT", b"TRACKING", b"OFF"),
+        ]
+
+    @property
+    def wanting(self) -> bool:
+        """Whether answers to the questions are still to come."""
+        return bool(self.asked) and len(self.answers) <= len(self.asked)
 
 
 class Listener:
@@ -107,10 +174,12 @@ class Listener:
         self._watched: dict[int, tuple[Connection, Source]] = {}
         self._thread: threading.Thread | None = None
         self._connection: _Ear | None = None
+        # Who asks about the data connections: in RESP2 a subscriber may not send CLIENT.
+        self._asker: _Asker | None = None
         self._stopping = False
         self._proven = threading.Condition()
-        self._unanswered: deque[float] = deque()  # when the PINGs on their way were sent
-        # PINGs are numbered: how many were sent, how many answered, the one that is asked for.
+        self._unanswered: deque[_Proof] = deque()
+        # Proofs are numbered: how many were asked for, how many came, the one that is waited for.
         self._sent = self._answered = self._wanted = 0
         self._wake_read, self._wake_write = socket.socketpair()
         self._wake_read.setblocking(False)
@@ -151,16 +220,22 @@ class Listener:
 
     def after_fork(self) -> None:
         """Forget, in a forked child, the thread that did not come along and its connection."""
-        if self._connection is not None:
-            self._connection.close()
+        self._hang_up()
         self._wake_read.close()
         self._wake_write.close()
         self._prepare()
 
+    def _hang_up(self) -> None:
+        for connection in (self._connection, self._asker):
+            if connection is not None:
+                connection.close()
+        self._connection = self._asker = None
+
     def barrier(self, deadline: float | None) -> bool:
         """Wait until all that was announced before this call has reached the cache.
 
-        Costs one PING, shared by all who ask before it is sent.
+        What was read on a connection that the server has lost by then is dropped as well. Costs
+        one round trip, shared by all who ask before it begins.
 
         Args:
             deadline: a time of `time.monotonic()`, or None to wait for ever.
@@ -206,14 +281,16 @@ class Listener:
 
     def _open(self) -> None:
         started = self._cache.clock()
-        connection = _Ear(self._options, self._cache, self._trace)
+        connection = self._connection = _Ear(self._options, self._cache, self._trace)
         try:
             server = connection.converse(listen(self._tracking, connection.greeting))
+            self._asker = connection
+            if connection.protocol == 2 and not self._tracking.on_listener:
+                self._asker = _Asker(self._options, name="asker", trace=self._trace)
         except BaseException:
-            connection.close()
+            self._hang_up()
             raise
         assert connection.id is not None  # or listen would have refused
-        self._connection = connection
         self._unanswered.clear()
         self._answered = self._sent
         self.channel = Channel(self._cache.open(FRESHNESS, started), connection.id, server)
@@ -222,9 +299,9 @@ class Listener:
         # In this order: a reader that still sees the channel finds the cache closed to its epoch.
         self.channel = None
         self._cache.close(reason, event)
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._hang_up()
+        with self._lock:
+            self._watched.clear()  # what they have read is dropped, and they will be armed anew
         with self._proven:
             self._proven.notify_all()  # there is nothing to wait for
 
@@ -264,46 +341,78 @@ class Listener:
 
     def _listen(self) -> None:
         """Hear and prove until the channel is lost, which is an exception, or `stop`."""
-        connection = self._connection
+        connection, asker = self._connection, self._asker
         assert connection is not None
+        assert asker is not None
         clock, unanswered = self._cache.clock, self._unanswered
-        poll, watched = self._poll_set(connection)
+        poll, watched = self._poll_set(connection, asker)
         last = clock() - PING_INTERVAL
         while not self._stopping:
             due = last + PING_INTERVAL
             if unanswered:
-                due = min(due, unanswered[0] + PING_TIMEOUT)
+                due = min(due, unanswered[0].sent + PING_TIMEOUT)
             for fd, _ in poll.poll(max(0, int((due - clock()) * 1000) + 1)):
                 if fd == connection.fileno():
                     # Everything that stood before a PONG has reached the cache by now.
-                    for _pong in connection.drain(chunks=1):
-                        self._cache.prove(unanswered.popleft())
-                        with self._proven:
-                            self._answered += 1
-                            self._proven.notify_all()
+                    self._take(connection, connection.drain(chunks=1))
+                elif fd == asker.fileno():
+                    self._take(asker, asker.drain(chunks=1))
                 elif fd == self._wake_read.fileno():
                     self._swallow_wakes()
-                    poll, watched = self._poll_set(connection)
+                    poll, watched = self._poll_set(connection, asker)
                     break
                 elif fd in watched:
                     self._lost(fd, watched[fd])
-                    poll, watched = self._poll_set(connection)
+                    poll, watched = self._poll_set(connection, asker)
                     break
             now = clock()
-            if unanswered and now >= unanswered[0] + PING_TIMEOUT:
+            if unanswered and now >= unanswered[0].sent + PING_TIMEOUT:
                 raise ConnectionClosed(f"no PONG within {PING_TIMEOUT} s")
             if now >= last + PING_INTERVAL or self._wanted > self._sent:
                 # Counted before it is sent: who asks from now on asks for the next one.
                 self._sent += 1
                 last = clock()
-                unanswered.append(last)
-                connection.start("PING")
+                self._ask(connection, asker, last)
+
+    def _ask(self, connection: _Asker, asker: _Asker, now: float) -> None:
+        with self._lock:
+            proof = _Proof(now, list(self._watched.values()))
+        self._unanswered.append(proof)
+        if asker is connection:
+            connection.ask([*proof.questions, ("PING",)])
+            return
+        if proof.questions:
+            asker.ask(proof.questions)
+        connection.ask([("PING",)])
+
+    def _take(self, connection: _Asker, results: list[Any]) -> None:
+        """Take what a connection answered: to the oldest questions first, and PONG behind them."""
+        unanswered = self._unanswered
+        for result in results:
+            for proof in unanswered:
+                if connection is self._asker and proof.wanting:
+                    proof.answers.append(result)
+                    break
+                if connection is self._connection and not proof.pong:
+                    proof.pong = True
+                    break
+        while unanswered and unanswered[0].pong and not unanswered[0].wanting:
+            proof = unanswered.popleft()
+            # One answer more than there are connections: that to OFF.
+            for watched, answer in zip(proof.asked, proof.answers, strict=False):
+                if isinstance(answer, ReplyError):
+                    self._lost(watched[0].fileno(), watched)
+            self._cache.prove(proof.sent)
+            with self._proven:
+                self._answered += 1
+                self._proven.notify_all()
 
     def _poll_set(
-        self, connection: Connection
+        self, connection: _Asker, asker: _Asker
     ) -> tuple[select.poll, dict[int, tuple[Connection, Source]]]:
         poll = select.poll()
         poll.register(connection, select.POLLIN)
+        poll.register(asker, select.POLLIN)
         poll.register(self._wake_read, select.POLLIN)
         with self._lock:
             watched = dict(self._watched)
@@ -315,7 +424,7 @@ class Listener:
     def _lost(self, fd: int, watched: tuple[Connection, Source]) -> None:
         with self._lock:
             if self._watched.get(fd) != watched:
-                return  # let go meanwhile
+                return  # let go meanwhile, by who ends its source
             del self._watched[fd]
         # Whoever uses the connection now may still find a reply in it; it is theirs to close.
         self._cache.end(watched[1])

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ._cache import ALWAYS
+from ._cache import ALWAYS, Source
 from ._errors import TrackingRefused
 from ._handshake import track
 from ._listener import FRESHNESS, Channel, Listener
@@ -94,10 +94,12 @@ class Tracker:
         if self._tracking.on_listener:
             connection.source = ALWAYS
             return channel.epoch
-        if connection.epoch == channel.epoch:
+        if connection.epoch == channel.epoch and connection.source.alive:
             return channel.epoch
         if not self._track(connection, channel):
             return 0
+        if not connection.source.alive:
+            connection.source = Source()  # what it reads from now on is tracked again
         connection.epoch = channel.epoch
         listener.watch(connection, connection.source)
         return channel.epoch

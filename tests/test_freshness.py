@@ -137,6 +137,61 @@ def test_rule_33_frozen_listener_ends_the_hits_within_the_bound(plain_bench: Ben
     wait_until(lambda: bench.db.execute("GET", "k") == b"newer", PROMPT)
 
 
+@pytest.mark.parametrize("deaf", [False, True])
+@pytest.mark.parametrize("protocol", [2, 3])
+@pytest.mark.parametrize("link", ["data", "listener"])
+def test_rule_33_deserted_link_ends_the_hits_within_the_bound(
+    server: client.EmbeddedServer,
+    wire: Callable[[Any], Wire],
+    link: str,
+    protocol: Any,
+    deaf: bool,
+) -> None:
+    """The server has noticed that a link is dead, and forgotten what it tracked. We have not."""
+    with (
+        Proxy(server) as proxy,
+        connect(proxy.url, protocol=protocol, cache=True, timeout=PATIENCE) as db,
+    ):
+        bench = Bench(proxy, db, wire(server))
+        victim = bench.data if link == "data" else bench.listener
+        bench.other("SET", "k", "old")
+        assert db.execute("GET", "k") == b"old"
+        time.sleep(random.random())  # whenever it happens between two PINGs
+        if deaf:
+            victim.deafen()
+        victim.desert()
+        dead = time.monotonic()
+        if link == "data":
+            wait_until(lambda: b"id=%d " % (db.id or 0) not in bench.other("CLIENT", "LIST"))
+        bench.other("SET", "k", "new")
+        while bench.cache.get(("GET", "k")) == b"old":
+            assert time.monotonic() - dead < BOUND
+            time.sleep(0.01)
+        victim.thaw()
+
+
+@pytest.mark.parametrize("protocol", [2, 3])
+def test_max_stale_zero_is_not_fooled_by_a_deserted_data_link(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire], protocol: Any
+) -> None:
+    with (
+        Proxy(server) as proxy,
+        connect(proxy.url, protocol=protocol, cache=True, timeout=PATIENCE) as db,
+    ):
+        bench = Bench(proxy, db, wire(server))
+        bench.other("SET", "k", "old")
+        assert db.execute("GET", "k") == b"old"
+        dead = db._pool.take()  # kept, so that what is read anew is read on another
+        try:
+            bench.data.desert()
+            wait_until(lambda: b"id=%d " % (dead.id or 0) not in bench.other("CLIENT", "LIST"))
+            bench.other("SET", "k", "new")
+            assert db.cached("GET", "k", max_stale=0) == b"new"
+        finally:
+            bench.data.thaw()
+            db._pool.give_back(dead)
+
+
 def test_announcements_of_a_frozen_listener_do_no_harm_when_it_thaws(plain_bench: Bench) -> None:
     bench = plain_bench
     bench.db.execute("GET", "k")
