@@ -479,22 +479,47 @@ class Cache:
             return
         if isinstance(keys, str | bytes):
             raise TypeError("invalidate takes an iterable of keys, not a single key")
-        raw = tuple(key.encode() if isinstance(key, str) else key for key in keys)
+        named = tuple(keys)
+        if _BYTES.issuperset(map(type, named)):
+            raw = cast("tuple[bytes, ...]", named)
+        else:
+            raw = tuple(key.encode() if isinstance(key, str) else key for key in named)
         with self._lock:
             self._counts["invalidations"] += len(raw)
+            index, entries, remove = self._index, self._entries, self._queue.remove
+            dropped = freed = hits = 0
             for key in raw:
-                holders = self._index.get(key)
-                if holders is None:
+                holder = index.get(key)
+                if holder is None:
                     continue
-                for holder in tuple(holders) if isinstance(holders, set) else (holders,):
-                    if isinstance(holder, Reservation):
-                        self._drop_reservation(holder, "invalidated")
+                if type(holder) is Entry:
+                    # Nearly always, and in a storm this is the whole cost: `_drop_entry` written
+                    # out for an entry of one key takes 0.5 µs instead of 0.7.
+                    found = entries.pop(holder.command, None)
+                    if found is holder and type(holder._keys) is bytes:
+                        remove(holder)
+                        freed += holder.size
+                        hits += holder.hits
+                        del index[key]
                     else:
+                        if found is not None:
+                            entries[holder.command] = found
                         self._drop_entry(holder)
-                        self._counts["dropped"] += 1
+                    dropped += 1
+                    continue
+                for each in tuple(holder) if isinstance(holder, set) else (holder,):
+                    if isinstance(each, Reservation):
+                        self._drop_reservation(each, "invalidated")
+                    else:
+                        self._drop_entry(each)
+                        dropped += 1
+            self._counts["dropped"] += dropped
+            self._bytes -= freed
+            self._past_hits += hits
             if self._callbacks:
                 self._news.append(Invalidation(raw, reason))
-        self._tell_news()
+        if self._woken or self._news:
+            self._tell_news()
 
     def flush(self, reason: str = "flushed") -> None:
         """Drop every entry and every reservation."""
@@ -744,14 +769,24 @@ class Cache:
         self._end(reservation, reason)
 
     def _drop_entry(self, entry: Entry) -> None:
+        # First it is there no more, then the index forgets it: an interrupt between the two leaves
+        # a row too many, not an entry that no invalidation finds.
+        found = self._entries.pop(entry.command, None)
+        if found is entry:
+            self._queue.remove(entry)
+            self._bytes -= entry.size
+            self._past_hits += entry.hits
+        elif found is not None:
+            self._entries[entry.command] = found  # an interrupt came before ours was there
+        keys = entry._keys
+        if type(keys) is bytes:
+            if self._index.get(keys) is entry:
+                del self._index[keys]
+            else:
+                self._unlink(keys, entry)
+            return
         for key in entry.keys:
             self._unlink(key, entry)
-        if self._entries.get(entry.command) is not entry:
-            return  # an interrupt came before it was there
-        del self._entries[entry.command]
-        self._queue.remove(entry)
-        self._bytes -= entry.size
-        self._past_hits += entry.hits
 
     def _evict(self) -> bool:
         victim = cast("Entry | None", self._queue.next_victim())
@@ -824,6 +859,7 @@ class _Unraisable:
 
 
 _TEXT = frozenset((str, bytes))
+_BYTES = frozenset((bytes,))
 
 
 def _types_of(command: Hashable) -> tuple[type, ...] | None:

@@ -46,6 +46,14 @@ _PATIENCE = 5.0
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 2.0
 
+# What one read may bring, and what is parsed at once. A thread that reads gives up the interpreter,
+# and gets it back after up to 5 ms where another one computes: so a storm is read in few reads, and
+# each is parsed in parts, to let others have the interpreter meanwhile.
+_EARFUL = 1024 * 1024
+_MOUTHFUL = 64 * 1024
+
+_KEYS = frozenset((bytes,))
+
 # Set on Linux and some BSDs only. Elsewhere POLLHUP alone tells of a peer that is gone for good.
 _HANGUP = getattr(select, "POLLRDHUP", 0)
 
@@ -87,15 +95,65 @@ class _Ear(_Asker):
 
     def __init__(self, options: Options, cache: Cache, trace: Trace | None) -> None:
         self._cache = cache
+        self._traced = trace is not None
         self._announced: list[bytes] = []
+        self._earful = _MOUTHFUL
         super().__init__(options, name="listener", trace=trace)
+
+    def hear(self) -> list[Any]:
+        """Hand what has arrived to the cache, and give the replies among it.
+
+        Call it when there is something to read.
+
+        Raises:
+            As `drain`.
+        """
+        try:
+            data = b"" if self._traced else self._socket.recv(self._earful)
+        except OSError:
+            data = b""
+        if not data:
+            return self.drain(chunks=1)  # which says it if the connection is lost
+        # Room for a megabyte costs 18 µs, which one announcement should not have to wait for.
+        self._earful = _EARFUL if len(data) >= _MOUTHFUL else _MOUTHFUL
+        results: list[Any] = []
+        try:
+            for start in range(0, len(data), _MOUTHFUL):
+                self._take_in(
+                    self._session._parser.feed_all(data[start : start + _MOUTHFUL]), results
+                )
+                self._tell()
+                if self._session.failure is not None:
+                    raise self._session.failure
+        except BaseException:
+            self.close()
+            raise
+        return results
+
+    def _take_in(self, values: list[Any], results: list[Any]) -> None:
+        """Do as `Session.receive` does, in a third of the time for what comes by the thousands."""
+        session, announced = self._session, self._announced
+        for value in values:
+            if type(value) is Push:
+                if len(value) == 2 and value[0] == b"invalidate" and type(value[1]) is list:
+                    announced += value[1]
+                else:
+                    session._take_push(value, results)
+            elif session.protocol == 2 and (message := session._as_push(value)) is not None:
+                session._take_push(message, results)
+            else:
+                session._take_reply(value, results)
+
+    def _tell(self) -> None:
+        """Drop what was announced."""
+        # In a storm one call for a thousand keys costs half of a thousand calls.
+        announced, self._announced = self._announced, []
+        if announced:
+            self._cache.invalidate(announced if _KEYS.issuperset(map(type, announced)) else None)
 
     def drain(self, chunks: int | None = None) -> list[Any]:
         results = super().drain(chunks)
-        if self._announced:
-            # In a storm one call for a thousand keys costs half of a thousand calls.
-            announced, self._announced = self._announced, []
-            self._cache.invalidate(announced)
+        self._tell()
         return results
 
     def take_push(self, push: Push) -> None:
@@ -354,7 +412,7 @@ class Listener:
             for fd, _ in poll.poll(max(0, int((due - clock()) * 1000) + 1)):
                 if fd == connection.fileno():
                     # Everything that stood before a PONG has reached the cache by now.
-                    self._take(connection, connection.drain(chunks=1))
+                    self._take(connection, connection.hear())
                 elif fd == asker.fileno():
                     self._take(asker, asker.drain(chunks=1))
                 elif fd == self._wake_read.fileno():
