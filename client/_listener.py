@@ -249,7 +249,8 @@ class Listener:
         A server that can't be reached now is tried again by the thread.
 
         Raises:
-            TrackingRefused: the server will not have it; no thread is started.
+            TrackingRefused: the server will not have it, or the system no further thread; none is
+                started.
         """
         with self._lock:
             if self._thread is not None or self._stopping:
@@ -261,8 +262,15 @@ class Listener:
             except (ClientError, RespError, OSError) as error:
                 self._cache.close(f"no invalidation connection: {error}")
             thread = threading.Thread(target=self._run, name="resp-client listener", daemon=True)
-            thread.start()
-            self._thread = thread
+            try:
+                thread.start()
+            except RuntimeError as error:
+                refusal = TrackingRefused(f"no thread to listen with: {error}")
+            else:
+                self._thread = thread
+                return
+        self._close(str(refusal))
+        raise refusal
 
     def stop(self, reason: str, event: str = "reconnect") -> None:
         """End the thread and its connection, and close the cache."""
@@ -299,8 +307,11 @@ class Listener:
             deadline: a time of `time.monotonic()`, or None to wait for ever.
 
         Returns:
-            False if the channel was lost or the deadline came first.
+            False if the channel was lost or the deadline came first, or if it is the listening
+            thread that asks, in a callback: it would wait for itself.
         """
+        if threading.current_thread() is self._thread:
+            return False
         with self._proven:
             channel = self.channel
             wanted = self._wanted = self._sent + 1
@@ -366,15 +377,17 @@ class Listener:
     def _run(self) -> None:
         delay = _FIRST_DELAY
         while not self._stopping:
+            opened = time.monotonic()
             try:
                 if self._connection is None:
                     self._open()
-                delay = _FIRST_DELAY
                 self._listen()
             except Exception as error:  # noqa: BLE001 - whatever it was, another channel may do
                 if self._stopping:
                     return
                 self._close(f"invalidation connection lost: {error}")
+                if time.monotonic() - opened > _LONGEST_DELAY:
+                    delay = _FIRST_DELAY  # it did live; a server that ends each at once is spared
                 self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
                 delay = min(delay * 2, _LONGEST_DELAY)
             except BaseException:

@@ -16,6 +16,9 @@ from ._handshake import track
 from ._listener import FRESHNESS, Channel, Listener
 from ._tracking import Tracking
 
+# With these codes a server refuses for now what it allows at another time.
+_BUSY = ("BUSY", "LOADING", "MASTERDOWN", "OOM", "TRYAGAIN")
+
 # Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
 _LAST_WORD = 1.0
 
@@ -58,11 +61,10 @@ class Tracker:
         """Open the channel, or give up caching and say why in the cache's status."""
         try:
             self._tracking.check_protocol(first.protocol)
-            if self._listener is not None:
-                self._listener.start()
-            self.arm(first)
-        except (TrackingRefused, ValueError) as error:
+        except ValueError as error:
             self._give_up(str(error))
+        else:
+            self.arm(first)
 
     def _give_up(self, reason: str) -> None:
         self._refused = True
@@ -87,7 +89,14 @@ class Tracker:
             return connection.epoch
         channel = listener.channel
         if channel is None:
-            listener.start()  # does nothing, but in a forked child
+            try:
+                listener.start()  # does nothing while its thread runs
+            except TrackingRefused as error:
+                if _is_for_now(error):
+                    self._cache.close(str(error))
+                else:
+                    self._give_up(str(error))
+                return 0
             channel = listener.channel
         if channel is None:
             return 0
@@ -108,7 +117,7 @@ class Tracker:
         try:
             server = connection.converse(track(self._tracking, channel and channel.redirect))
         except TrackingRefused as error:
-            if self._is_final(channel):
+            if not _is_for_now(error) and self._is_final(channel):
                 self._give_up(str(error))
             return False
         if channel is not None:
@@ -174,3 +183,8 @@ class Tracker:
         """Leave the parent's listener to the parent; the next read starts one of our own."""
         if self._listener is not None:
             self._listener.after_fork()
+
+
+def _is_for_now(refusal: TrackingRefused) -> bool:
+    """Tell a server that is busy with something else from one that will never do it."""
+    return any(f": {code} " in str(refusal) for code in _BUSY)

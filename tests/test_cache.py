@@ -489,3 +489,71 @@ def test_many_threads_leave_it_consistent() -> None:
     assert errors == []
     cache.invalidate([b"%d" % number for number in range(80)])
     assert (len(cache), cache._index, cache.stats.bytes) == (0, {}, 0)
+
+
+def test_flush_frees_what_was_held_without_the_garbage_collector(cache: Cache) -> None:
+    class Value:
+        pass
+
+    values = [Value() for _ in range(10)]
+    gone = [weakref.ref(value) for value in values]
+    for number, value in enumerate(values):
+        keep(cache, b"%d" % number, value)
+    cache.get(("GET", b"0"))
+    del value, values
+    gc.disable()
+    try:
+        cache.invalidate(None)
+        assert [reference() for reference in gone] == [None] * 10
+    finally:
+        gc.enable()
+    assert cache.stats.hits == 1
+
+
+def test_rule_38_reservation_of_too_many_keys_is_dropped() -> None:
+    cache = Cache(max_bytes=100_000)
+    cache.open()
+    reservation = cache.reserve("report", (b"first",), cache.epoch)
+    assert reservation is not None
+    woken: list[bool] = []
+    cache.when_ended(reservation, lambda: woken.append(True))
+    extended = 0
+    while cache.extend(reservation, (b"%d" % extended,)):
+        extended += 1
+    assert 50 < extended < 200  # an eighth of the bytes
+    assert woken == [True]
+    assert cache.stats.reservations == 0
+    assert cache._index == {}
+    assert not cache.fill(reservation, b"v")
+    assert cache.stats.refused_by == {"too big": 1}
+
+
+def test_reservation_that_was_extended_depends_on_each_key_once(cache: Cache) -> None:
+    for victim in (b"a", b"b", b"c"):
+        reservation = cache.reserve("report", (b"a",), cache.epoch)
+        assert reservation is not None
+        assert cache.extend(reservation, (b"b", b"a"))
+        assert cache.extend(reservation, (b"c", b"b"))
+        assert cache.fill(reservation, b"v")
+        entry = cache.find("report")
+        assert entry is not None
+        assert entry.keys == (b"a", b"b", b"c")
+        cache.invalidate([victim])
+        assert cache.get("report") is MISS
+        assert cache._index == {}
+
+
+def test_drop_that_is_interrupted_leaves_no_entry_that_no_invalidation_finds(cache: Cache) -> None:
+    keep(cache, b"k", b"old")
+
+    class Interrupting(dict[Any, Any]):
+        def __delitem__(self, key: Any) -> None:
+            raise KeyboardInterrupt
+
+        def pop(self, key: Any, *default: Any) -> Any:
+            raise KeyboardInterrupt
+
+    cache._index = Interrupting(cache._index)
+    with pytest.raises(KeyboardInterrupt):
+        cache.invalidate([b"k"])
+    assert cache.get(("GET", b"k")) is MISS

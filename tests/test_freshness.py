@@ -10,6 +10,7 @@ import os
 import random
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -22,6 +23,7 @@ from client import MISS, Cache, Tracking, connect
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from conftest import StartServer
     from servers import Wire
 
 BOUND = 3.0  # seconds: no stale hit later than this after a link went dead
@@ -248,6 +250,105 @@ def test_rule_22_frozen_data_connection_times_out_and_hands_over(
             thread.join(PATIENCE)
         assert outcomes[0] == "timed out"
         assert outcomes[1:] == [None] * 3
+
+
+def test_callback_that_asks_for_a_proof_does_not_wait_for_itself(plain_bench: Bench) -> None:
+    bench = plain_bench
+    got: list[Any] = []
+
+    def refetch(keys: tuple[bytes, ...] | None, reason: str) -> None:
+        if reason == "changed":
+            started = time.monotonic()
+            values = [bench.db.cached("GET", key, max_stale=0) for key in ("k", "unchanged")]
+            got.append((values, time.monotonic() - started < PROMPT))
+
+    bench.db.execute("MGET", "k", "unchanged")
+    bench.cache.on_invalidate(refetch)
+    bench.other("SET", "k", "new")
+    wait_until(lambda: got)
+    assert got[0] == ([b"new", None], True)
+
+
+def test_server_that_is_busy_is_asked_again(
+    private_server: StartServer, wire: Callable[[Any], Wire]
+) -> None:
+    server = private_server(args=["--lua-time-limit", "1"])
+    script, other = wire(server), wire(server)
+    with connect(server.url, cache=True, timeout=0.5) as db:
+        cache = db.cache
+        assert cache is not None
+        first, second = db._pool.take(), db._pool.take()
+        try:
+            db._pool.give_back(second)  # connected, and not tracked yet
+            script.send("EVAL", "while true do end", 0)
+            time.sleep(0.1)
+            with pytest.raises(client.ReplyError, match="BUSY"):
+                db.execute("GET", "k")
+            other("SCRIPT", "KILL")
+            script.read()  # it is over
+            wait_until(lambda: cache.status == "on")
+            wait_until(lambda: (db.execute("GET", "k"), cache.find(("GET", "k")))[1])
+        finally:
+            db._pool.give_back(first)
+
+
+def test_listener_that_is_ended_at_once_is_not_reopened_at_once(
+    server: client.EmbeddedServer,
+) -> None:
+    with Proxy(server) as proxy, connect(proxy.url, cache=True, timeout=PATIENCE) as db:
+        db.execute("GET", "k")
+        until = time.monotonic() + 2
+        while time.monotonic() < until:
+            for link in proxy.links[1:]:
+                link.cut()
+            time.sleep(0.01)
+        # At once each time it were two hundred; with pauses from 50 ms doubled it is about six.
+        assert 3 <= len(proxy.links) < 20
+        assert db.cache is not None
+        wait_until(lambda: db.cache is not None and db.cache.status == "on")
+
+
+def test_thread_that_can_not_be_started_leaves_the_client_uncached(
+    server: client.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        db = connect(server.url, cache=True)
+    with db:
+        assert db.cache is not None
+        assert db.cache.status == "off: no thread to listen with: can't start new thread"
+        assert db.execute("GET", "k") is None
+        assert len(db.cache) == 0
+
+
+def test_forked_child_whose_user_may_not_track_any_more_is_served_uncached(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire]
+) -> None:
+    other = wire(server)
+    rule = "-client|tracking" if server.version >= (7,) else "-client"
+    other("ACL", "SETUSER", "poor", "on", ">pw", "~*", "&*", "+@all")
+    try:
+        tracking = Tracking(bcast=True)  # so that it is the listener that is refused
+        with connect(server.url, username="poor", password="pw", tracking=tracking) as db:
+            db.execute("GET", "k")
+            other("ACL", "SETUSER", "poor", rule)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)
+                pid = os.fork()
+            if pid == 0:  # the child: reports by its exit status, whatever happens
+                status = 1
+                try:
+                    assert db.execute("GET", "k") is None
+                    assert db.cache is not None
+                    status = 0 if "perm" in db.cache.status.lower() else 2
+                finally:
+                    os._exit(status)
+            assert os.waitpid(pid, 0)[1] == 0
+    finally:
+        other("ACL", "DELUSER", "poor")
 
 
 def hammer(server: client.EmbeddedServer, seconds: float, tracking: Tracking, seed: int) -> None:

@@ -386,6 +386,12 @@ def test_events_of_a_slow_reader_become_an_overflow() -> None:
         cache.invalidate([b"%d" % number])
     assert events.get(0) == (None, "overflow")
     assert events.get(0) is None
+    cache.invalidate([b"1", b"2"])
+    cache.invalidate([b"3", b"4"])  # it is the keys that take the room
+    assert events.get(0) == (None, "overflow")
+    assert events.get(0) is None
+    cache.invalidate([b"%d" % number for number in range(9)])  # alone it is as it came
+    assert events.get(0) == (tuple(b"%d" % number for number in range(9)), "changed")
     cache.invalidate([b"k"])
     assert next(events) == ((b"k",), "changed")
     events.close()
