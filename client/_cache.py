@@ -557,8 +557,9 @@ class Cache:
         """Call `callback(keys, reason)` after each invalidation; `keys` is None for all keys.
 
         The reasons are those of `events`. It is called by whichever thread brought the news,
-        without the cache's lock. An exception from it goes to `sys.unraisablehook`: it must not
-        stop the invalidations that follow.
+        without the cache's lock, but perhaps in the middle of a call, with a connection in hand: a
+        callback that wants to read leaves that to a thread of its own, see `events`. An exception
+        from it goes to `sys.unraisablehook`: it must not stop the invalidations that follow.
         """
         self._callbacks.append(callback)
 

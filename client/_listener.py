@@ -234,7 +234,7 @@ class Listener:
         self._connection: _Ear | None = None
         # Who asks about the data connections: in RESP2 a subscriber may not send CLIENT.
         self._asker: _Asker | None = None
-        self._stopping = False
+        self._starting = self._stopping = False
         self._proven = threading.Condition()
         self._unanswered: deque[_Proof] = deque()
         # Proofs are numbered: how many were asked for, how many came, the one that is waited for.
@@ -253,8 +253,11 @@ class Listener:
                 started.
         """
         with self._lock:
-            if self._thread is not None or self._stopping:
+            if self._thread is not None or self._stopping or self._starting:
                 return
+            self._starting = True
+        # Without the lock: what is told to callbacks may bring a read of theirs back to here.
+        try:
             try:
                 self._open()
             except TrackingRefused:
@@ -262,15 +265,20 @@ class Listener:
             except (ClientError, RespError, OSError) as error:
                 self._cache.close(f"no invalidation connection: {error}")
             thread = threading.Thread(target=self._run, name="resp-client listener", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                refusal = TrackingRefused(f"no thread to listen with: {error}")
-            else:
-                self._thread = thread
-                return
-        self._close(str(refusal))
-        raise refusal
+            refusal = "stopped"
+            with self._lock:
+                if not self._stopping:
+                    try:
+                        thread.start()
+                    except RuntimeError as error:
+                        refusal = f"no thread to listen with: {error}"
+                    else:
+                        self._thread = thread
+            if self._thread is None:
+                self._close(refusal)
+                raise TrackingRefused(refusal)
+        finally:
+            self._starting = False
 
     def stop(self, reason: str, event: str = "reconnect") -> None:
         """End the thread and its connection, and close the cache."""

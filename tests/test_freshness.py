@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import threading
 import time
 import warnings
@@ -267,6 +268,25 @@ def test_callback_that_asks_for_a_proof_does_not_wait_for_itself(plain_bench: Be
     bench.other("SET", "k", "new")
     wait_until(lambda: got)
     assert got[0] == ([b"new", None], True)
+
+
+def test_callback_that_reads_when_a_forked_child_starts_over_does_not_lock_it(
+    plain_bench: Bench,
+) -> None:
+    bench = plain_bench
+    bench.db.execute("GET", "k")
+    bench.cache.on_invalidate(lambda *_: bench.db.execute("GET", "derived"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:  # the child: reports by its exit status, or by being ended
+        signal.alarm(int(PATIENCE))
+        status = 1
+        try:
+            status = 0 if bench.db.execute("GET", "k") is None else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_server_that_is_busy_is_asked_again(
