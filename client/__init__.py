@@ -7,9 +7,11 @@
         db.execute("GET", "greeting")  # fetched, and kept
         db.execute("GET", "greeting")  # from the cache, until anybody changes it
 
-`connect` gives the thread-safe `Client`; `Connection` is a single connection of one's own;
-`Session` and `Cache` do no I/O and serve other front ends.
+`connect` gives the thread-safe `Client`, `connect_async` the `AsyncClient`; `Connection` is a
+single connection of one's own; `Session` and `Cache` do no I/O and serve other front ends.
 """
+
+from typing import TYPE_CHECKING, Any
 
 from ._cache import MISS, Cache, CacheStats
 from ._connection import Connection
@@ -27,21 +29,59 @@ from ._errors import (
     PoolTimeout,
     TrackingRefused,
     UnexpectedReply,
+    WatchError,
     WrongPassError,
 )
 from ._handshake import Conversation, Greeting, announced_keys, handshake, listen, track
 from ._options import Options
+from ._pubsub import Message
+from ._reply_errors import (
+    AskError,
+    BusyError,
+    BusyGroupError,
+    BusyKeyError,
+    ClusterDownError,
+    CrossSlotError,
+    ExecAbortError,
+    LoadingError,
+    MasterDownError,
+    MisconfiguredError,
+    MovedError,
+    NoGroupError,
+    NoPermissionError,
+    NoReplicasError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    TryAgainError,
+    UnblockedError,
+    WrongTypeError,
+)
 from ._resp import ProtocolError, Push, ReplyError, RespError
+from ._script import Script
 from ._session import Session
 from ._sync import Client, connect
+from ._sync_subscriber import Subscriber
 from ._tracking import Tracking
+
+if TYPE_CHECKING:
+    from ._async_subscriber import AsyncSubscriber
+    from ._asyncio import AsyncClient, connect_async
+    from ._metrics import Metrics
 
 __all__ = [
     "MISS",
+    "AskError",
+    "AsyncClient",
+    "AsyncSubscriber",
+    "BusyError",
+    "BusyGroupError",
+    "BusyKeyError",
     "Cache",
     "CacheStats",
     "Client",
     "ClientError",
+    "ClusterDownError",
     "CommandRefused",
     "CommandTimeout",
     "ConnectError",
@@ -49,26 +89,63 @@ __all__ = [
     "Connection",
     "ConnectionClosed",
     "Conversation",
+    "CrossSlotError",
     "EmbeddedServer",
     "EmbeddedServerError",
+    "ExecAbortError",
     "Greeting",
     "HandshakeError",
+    "LoadingError",
+    "MasterDownError",
+    "Message",
+    "Metrics",
+    "MisconfiguredError",
+    "MovedError",
     "NoAuthError",
+    "NoGroupError",
+    "NoPermissionError",
+    "NoReplicasError",
+    "NoScriptError",
     "Options",
+    "OutOfMemoryError",
     "PoolTimeout",
     "ProtocolError",
     "Push",
+    "ReadOnlyError",
     "ReplyError",
     "RespError",
+    "Script",
     "Session",
+    "Subscriber",
     "Tracking",
     "TrackingRefused",
+    "TryAgainError",
+    "UnblockedError",
     "UnexpectedReply",
+    "WatchError",
     "WrongPassError",
+    "WrongTypeError",
     "announced_keys",
     "connect",
+    "connect_async",
     "embedded",
     "handshake",
     "listen",
     "track",
 ]
+
+# Loaded when they are asked for: asyncio takes longer to import than all the rest together.
+_LAZY = {
+    "AsyncClient": "_asyncio",
+    "Metrics": "_metrics",
+    "connect_async": "_asyncio",
+    "AsyncSubscriber": "_async_subscriber",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

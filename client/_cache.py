@@ -18,7 +18,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
@@ -54,8 +53,7 @@ _DEEPEST_COPY = 32
 _MAX_EVENTS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
+class CacheStats(NamedTuple):
     """A snapshot of what the cache did.
 
     Attributes:
@@ -703,8 +701,10 @@ class Cache:
     def staleness_bound(self) -> float:
         """Seconds after a link went dead without a word that a hit may still be served.
 
-        While the link lives an invalidation takes as long as the network does. 0.0 before the
-        first channel was open.
+        That goes for the link of the notifications and for those that read: what the server does
+        not announce because it has lost the one that read it is not served longer either. While
+        they live an invalidation takes as long as the network does. 0.0 before the first channel
+        was open.
         """
         return self._bound
 

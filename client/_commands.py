@@ -130,6 +130,27 @@ def may_block(command: Sequence[bytes]) -> bool:
     return True
 
 
+def blocks_for(command: Sequence[bytes]) -> float:
+    """Give the seconds that a command which `may_block` may take by its own time-out.
+
+    Infinite for the 0 that means for ever; 0.0 for what can't be read, which the server refuses.
+    """
+    found = find_command(command)
+    name = found.name if found is not None else ""
+    unit = 1.0
+    if name in {"XREAD", "XREADGROUP"}:
+        at, unit = _find_word(command, b"BLOCK", 1, before=b"STREAMS") + 1, 1000.0
+    elif name in {"WAIT", "WAITAOF"}:
+        at, unit = len(command) - 1, 1000.0
+    else:
+        at = 1 if name in {"BLMPOP", "BZMPOP"} else len(command) - 1
+    try:
+        seconds = float(command[at]) / unit
+    except (ValueError, IndexError):
+        return 0.0
+    return seconds or float("inf")
+
+
 class KeySpec:
     """One place where a command holds keys; the docstring of `_command_table` has the notation."""
 

@@ -43,6 +43,10 @@ class CommandRefused(ClientError, ValueError):
     """A command that would change the state of a shared connection; nothing was sent."""
 
 
+class WatchError(ClientError):
+    """A watched key changed at every attempt; nothing was executed."""
+
+
 class HandshakeError(ClientError):
     """The server refused a step of the handshake that the options asked for."""
 

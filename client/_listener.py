@@ -16,7 +16,6 @@ than one CLIENT LIST of sixteen.
 
 from __future__ import annotations
 
-import random
 import select
 import socket
 import threading
@@ -30,21 +29,20 @@ from ._cache import Cache, Source
 from ._connection import Connection
 from ._errors import ClientError, ConnectionClosed, TrackingRefused
 from ._handshake import announced_keys, listen
+from ._log import WARNING, log
 from ._options import Options
 from ._resp import Push, ReplyError, RespError
 from ._session import Trace, Word
-from ._tracking import INVALIDATE_CHANNEL, Tracking
-
-# A link that goes dead without a word, the listener's or a data connection's, is noticed
-# PING_INTERVAL + PING_TIMEOUT seconds after the last proof of life at the latest, and no entry is
-# served beyond that.
-PING_INTERVAL = 1.0
-PING_TIMEOUT = 1.5
-FRESHNESS = PING_INTERVAL + PING_TIMEOUT
+from ._tracking import (
+    FRESHNESS,
+    INVALIDATE_CHANNEL,
+    PING_INTERVAL,
+    PING_TIMEOUT,
+    Pause,
+    Tracking,
+)
 
 _PATIENCE = 5.0
-_FIRST_DELAY = 0.05
-_LONGEST_DELAY = 2.0
 
 # What one read may bring, and what is parsed at once. A thread that reads gives up the interpreter,
 # and gets it back after up to 5 ms where another one computes: so a storm is read in few reads, and
@@ -383,7 +381,7 @@ class Listener:
             self._proven.notify_all()  # there is nothing to wait for
 
     def _run(self) -> None:
-        delay = _FIRST_DELAY
+        pause = Pause()
         while not self._stopping:
             opened = time.monotonic()
             try:
@@ -393,11 +391,11 @@ class Listener:
             except Exception as error:  # noqa: BLE001 - whatever it was, another channel may do
                 if self._stopping:
                     return
+                log(WARNING, "listener", "invalidation connection lost: %s", error)
                 self._close(f"invalidation connection lost: {error}")
-                if time.monotonic() - opened > _LONGEST_DELAY:
-                    delay = _FIRST_DELAY  # it did live; a server that ends each at once is spared
-                self._pause(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, no secret
-                delay = min(delay * 2, _LONGEST_DELAY)
+                if time.monotonic() - opened > PING_INTERVAL:
+                    pause = Pause()  # it did live; a server that ends each at once is spared
+                self._pause(pause.next())
             except BaseException:
                 self._close("the listening thread failed")
                 raise

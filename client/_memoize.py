@@ -7,15 +7,14 @@ and the end of the function removes the reservation, and the result is handed ou
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from ._cache import ALWAYS, MISS, Cache, Entry, Reservation, Source
+from ._steps import HEAR, Call
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
-    from typing import Self
 
 # Of this thread or task, the outermost first: an inner one's reads are the outer one's too.
 _running: ContextVar[tuple[Computation, ...]] = ContextVar("resp_client_computations", default=())
@@ -35,7 +34,9 @@ class _All(Source):
 
 
 class Computation:
-    """One run of a function, or the hit that made it needless. A context manager.
+    """One run of a function, or the hit that made it needless.
+
+    A context manager; of an asyncio client an asynchronous one.
 
         with db.computing("report", 7) as computation:
             if computation.value is client.MISS:
@@ -48,23 +49,14 @@ class Computation:
     """
 
     __slots__ = (
-        "_cache", "_hit", "_place", "_refresh", "_reservation", "_seen", "_sources", "_token",
-        "_ttl", "_wait", "spoiled", "value",
+        "_cache", "_hit", "_place", "_reservation", "_seen", "_sources", "_token", "_ttl",
+        "spoiled", "value",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        cache: Cache,
-        place: Hashable,
-        ttl: float | None,
-        refresh: Callable[[], None],
-        wait: Callable[[Reservation], None],
-    ) -> None:
+    def __init__(self, cache: Cache, place: Hashable, ttl: float | None) -> None:
         self._cache = cache
         self._place = place
         self._ttl = ttl
-        self._refresh = refresh
-        self._wait = wait
         self._reservation: Reservation | None = None
         self._seen: set[bytes] = set()
         self._sources: set[Source] = set()
@@ -72,15 +64,17 @@ class Computation:
         self.value: Any = MISS
         self.spoiled: str | None = None
 
-    def __enter__(self) -> Self:
+    def begin(self, hear: bool) -> Call[None]:
+        """Find the value, or reserve its place; `hear` as of `Calls`."""
         cache, running = self._cache, _running.get()
-        self._refresh()
+        if hear:
+            yield HEAR
         entry = cache.find(self._place)
         if entry is None and not running:
             # One that runs itself waits for no other: they could wait for each other for ever.
             flight = cache.flight(self._place)
             if flight is not None:
-                self._wait(flight)
+                yield flight
                 entry = cache.find(self._place)
         if entry is not None:
             self._hit = True
@@ -90,20 +84,20 @@ class Computation:
             # What was invalidated before the outer ones depended on it is no hit any more.
             if not running or cache.find(self._place) is entry:
                 self.value = entry.read()
-                return self
+                return
             self._hit = False
         self._reservation = cache.reserve(self._place, (), cache.epoch)
         self._token = _running.set((*running, self))
-        return self
 
-    def __exit__(self, kind: object, *rest: object) -> None:
+    def end(self, failed: bool) -> None:
+        """Keep the value, unless the computation failed or may not be kept."""
         if self._hit:
             return
         _running.reset(self._token)
         reservation = self._reservation
         if reservation is None:
             return
-        if kind is not None or self.value is MISS or self.spoiled is not None:
+        if failed or self.value is MISS or self.spoiled is not None:
             self._cache.abandon(reservation)
             return
         reservation.source = _All(tuple(self._sources)) if self._sources else ALWAYS

@@ -9,12 +9,23 @@ from __future__ import annotations
 
 from codecs import lookup
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from ssl import SSLContext
     from typing import Self
+
+    from ._metrics import Metrics
+
+Credentials: TypeAlias = "Callable[[], tuple[str | None, str]]"
+"""Called for each connection that is made, for the user name, if there is one, and password."""
+
+AsyncCredentials: TypeAlias = "Callable[[], Awaitable[tuple[str | None, str]]]"
+
+_TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_server_hostname")
+_TEXTS_OR_NONE = ("unix_path", "username", "password", "encoding", "client_name", *_TLS)
 
 _URL_FORMS = (
     "redis://[user[:password]@]host[:port][/db], rediss://… for TLS, "
@@ -37,7 +48,15 @@ class Options:
         timeout: seconds for one whole call, handshake included; None waits for ever.
         connect_timeout: seconds for the transport to come up.
         ssl: True for verified TLS, an `ssl.SSLContext` of one's own, or None for none.
+        ssl_ca_certs: a file of the certificate authorities to trust instead of the system's.
+        ssl_certfile, ssl_keyfile: our own certificate, and its key if that is another file.
+        ssl_server_hostname: the name to verify and to send (SNI) in the place of `host`.
         max_bulk: the longest bulk reply that is accepted, in bytes.
+        credentials: called for each connection that is made, for `(username or None, password)`.
+        retries: how often a call is tried again where that is safe, see `connect`.
+        max_idle: seconds after which an unused connection is not used again; None for no end.
+        max_age: seconds after which a connection is replaced when it is idle; None for no end.
+        metrics: told of every round trip, or None.
     """
 
     host: str = "localhost"
@@ -53,8 +72,17 @@ class Options:
     timeout: float | None = 5.0
     connect_timeout: float | None = 5.0
     ssl: bool | SSLContext | None = None
+    ssl_ca_certs: str | None = None
+    ssl_certfile: str | None = None
+    ssl_keyfile: str | None = None
+    ssl_server_hostname: str | None = None
     # proto-max-bulk-len's default, redis.conf of 6.2 to 8.1.
     max_bulk: int = 512 * 1024 * 1024
+    credentials: Credentials | AsyncCredentials | None = field(default=None, repr=False)
+    retries: int = 3
+    max_idle: float | None = None
+    max_age: float | None = None
+    metrics: Metrics | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -67,14 +95,15 @@ class Options:
         check_int("port", self.port, 1, 65535)
         check_int("db", self.db, 0, 2**31 - 1)
         check_int("max_bulk", self.max_bulk, 1, 2**63 - 1)
+        check_int("retries", self.retries, 0, 1000)
         for name in ("host", "errors"):
             if not isinstance(getattr(self, name), str):
                 raise TypeError(f"{name} takes a str, not {type(getattr(self, name)).__name__}")
-        for name in ("unix_path", "username", "password", "encoding", "client_name"):
+        for name in _TEXTS_OR_NONE:
             value = getattr(self, name)
             if not isinstance(value, str | None):
                 raise TypeError(f"{name} takes a str or None, not {type(value).__name__}")
-        for name in ("timeout", "connect_timeout"):
+        for name in ("timeout", "connect_timeout", "max_idle", "max_age"):
             check_seconds(name, getattr(self, name))
         if self.protocol is not None and (
             type(self.protocol) is not int or self.protocol not in (2, 3)
@@ -82,6 +111,11 @@ class Options:
             raise ValueError(f"protocol is 2, 3 or None, not {self.protocol!r}")
         if self.username is not None and self.password is None:
             raise ValueError("a username needs a password as well (an empty one is a password)")
+        if self.credentials is not None:
+            if not callable(self.credentials):
+                raise TypeError("credentials takes a function that returns (username, password)")
+            if self.password is not None:
+                raise ValueError("a password and a credentials function exclude each other")
         if not self.host and self.unix_path is None:
             raise ValueError("host is empty")
         if self.encoding is not None:
@@ -93,6 +127,63 @@ class Options:
             raise ValueError("client_name takes printable ASCII without spaces")
         if self.unix_path is not None and self.ssl:
             raise ValueError("TLS over a unix socket is not supported: drop ssl or the unix path")
+        self._check_tls()
+
+    def _check_tls(self) -> None:
+        given = [name for name in _TLS if getattr(self, name) is not None]
+        if not given:
+            return
+        if not self.ssl:
+            raise ValueError(f"{given[0]} needs TLS: a rediss:// URL or ssl=True")
+        if self.ssl is not True:
+            if given != ["ssl_server_hostname"]:
+                raise ValueError(f"{given[0]} and an SSLContext exclude each other: load it there")
+            return
+        if self.ssl_keyfile is not None and self.ssl_certfile is None:
+            raise ValueError("ssl_keyfile needs ssl_certfile as well")
+        # Here, so that a bad file is found out before anything is sent.
+        object.__setattr__(self, "ssl", self._make_context())
+        for name in _TLS[:3]:
+            object.__setattr__(self, name, None)
+
+    def _make_context(self) -> SSLContext:
+        import ssl
+
+        try:
+            context = ssl.create_default_context(cafile=self.ssl_ca_certs)
+        except OSError as error:  # ssl.SSLError is one
+            raise ValueError(f"ssl_ca_certs can't be used: {_why(error)}") from None
+        if self.ssl_certfile is not None:
+            try:
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+            except OSError as error:
+                raise ValueError(
+                    f"ssl_certfile or ssl_keyfile can't be used: {_why(error)}"
+                ) from None
+        return context
+
+    def resolved(self) -> Self:
+        """Ask for the credentials, and give these options with them.
+
+        Raises:
+            TypeError: the function returned something else than `(username or None, password)`.
+        """
+        if self.credentials is None:
+            return self
+        return self.with_credentials(self.credentials())
+
+    def with_credentials(self, given: object) -> Self:
+        """Give these options with what a credentials function returned."""
+        if (
+            not isinstance(given, tuple)
+            or len(given) != 2
+            or not isinstance(given[0], str | None)
+            or not isinstance(given[1], str)
+        ):
+            raise TypeError(
+                "expected a tuple (username or None, password) from the credentials function"
+            )
+        return self.replace(username=given[0], password=given[1], credentials=None)
 
     @classmethod
     def from_url(cls, url: str, **keywords: Any) -> Self:
@@ -134,6 +225,10 @@ class Options:
         if self.unix_path is not None:
             return self.unix_path
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _why(error: OSError) -> str:
+    return getattr(error, "reason", None) or error.strerror or type(error).__name__
 
 
 def check_int(name: str, value: object, least: int, most: int) -> None:

@@ -24,17 +24,25 @@ if TYPE_CHECKING:
     from ._tracker import Tracker
 
 
+# A connection that sat idle for so many seconds is asked for a sign of life before it is used: a
+# firewall may have forgotten it.
+_CHECK_AFTER = 30.0
+_CHECK_PATIENCE = 1.0
+
+
 class DataConnection(Connection):
     """A pooled connection.
 
     Attributes:
         epoch: of the channel on which changes of what it reads are announced; 0 before that.
         source: of what it reads, ended with it.
+        born, idle_since: by `time.monotonic()`, when it was made and last given back.
     """
 
     def __init__(self, options: Options, cache: Cache | None, trace: Trace | None) -> None:
         self.epoch = 0
         self.source = Source()
+        self.born = self.idle_since = time.monotonic()
         self._cache = cache
         super().__init__(options, name="data", trace=trace)
 
@@ -75,6 +83,8 @@ class Pool:
         self._cache = cache
         self._trace = trace
         self._closed = False
+        self._max_age = options.max_age or float("inf")
+        self._unchecked = min(_CHECK_AFTER, options.max_idle or _CHECK_AFTER)
         self._prepare()
 
     def _prepare(self) -> None:
@@ -101,12 +111,28 @@ class Pool:
                 continue
             try:
                 connection.drain()
+                if time.monotonic() - connection.idle_since > self._unchecked:
+                    self._check(connection, deadline)
             except BaseException as error:
                 self.give_back(connection)
                 if isinstance(error, Exception):
                     continue  # whatever it is, it was before our command
                 raise
             return connection
+
+    def _check(self, connection: DataConnection, deadline: float | None) -> None:
+        """Find out whether a connection that sat idle may be used.
+
+        Raises:
+            ConnectionClosed: it is too old, or the peer has gone without a word.
+        """
+        idle = time.monotonic() - connection.idle_since
+        if self._options.max_idle is not None and idle > self._options.max_idle:
+            connection.close()
+            raise ConnectionClosed("idle for too long")
+        if idle > _CHECK_AFTER:
+            soon = time.monotonic() + _CHECK_PATIENCE
+            connection.roundtrip((b"PING",), deadline=min(soon, deadline or soon))
 
     def _open_or_wait(self, deadline: float | None) -> DataConnection | None:
         """Open another connection, or wait for one to be idle and give None."""
@@ -143,7 +169,9 @@ class Pool:
 
     def give_back(self, connection: DataConnection) -> None:
         """Let others have a connection; one that was closed is let go."""
-        if connection.closed or self._closed:
+        connection.idle_since = now = time.monotonic()
+        connection.waits = False
+        if connection.closed or self._closed or now - connection.born > self._max_age:
             self._discard(connection)
         else:
             self._idle.append(connection)
@@ -172,9 +200,15 @@ class Pool:
                 return
 
     def close(self) -> None:
-        """Close the idle connections; one in use is closed when it is given back."""
+        """Close the idle connections; one in use is closed when it is given back.
+
+        One that waits for somebody else's write is cut off: that may never come.
+        """
         self._closed = True
         self._close_idle()
+        for connection in tuple(self._all):
+            if connection.waits:
+                connection.cut()
         with self._changed:
             self._changed.notify_all()
 

@@ -1,4 +1,4 @@
-"""A read on its way through the blocking client's cache: hit, wait for another's fetch, or fetch.
+"""A read on its way through the cache: hit, wait for another's fetch, or fetch.
 
 The order of the steps is what keeps the cache right: a computation depends on the keys before
 anything is looked at; the connection is armed before the place is reserved; the place is reserved
@@ -7,9 +7,6 @@ before a byte is sent; and every way out ends the reservation.
 
 from __future__ import annotations
 
-import random
-import threading
-import time
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -17,10 +14,9 @@ from ._cache import MISS, Cache, Entry, Reservation
 from ._memoize import running
 from ._resp import ReplyError, encode_command
 from ._session import Word
+from ._steps import ARM, BARRIER, HEAR, Call, ask
 
 if TYPE_CHECKING:
-    from ._pool import DataConnection, Pool
-    from ._tracker import Tracker
     from ._tracking import Tracking
 
 _CACHING_YES = (b"CLIENT", b"CACHING", b"YES")
@@ -38,95 +34,78 @@ def place_of(command: Sequence[Word]) -> Hashable:
 
 
 class Read:
-    """A read on its way through the cache: hit, wait for another's fetch, or fetch."""
+    """A read on its way through the cache. Its calls are carried by a front end.
 
-    __slots__ = (
-        "_cache", "_computations", "_deadline", "_max_stale", "_pool", "_tracker", "_tracking",
-        "_ttl",
-    )  # fmt: skip
+    Args:
+        cache: where to look, and to keep what comes.
+        tracking: which keys are covered, and whether the server wants to be told of each read.
+        hear: whether pushes are read only when a call asks for it, as on a blocking connection
+            that carries data and pushes.
+        ttl, max_stale: see `Client.cached`.
+        retries: how often to ask again a server that has not begun.
+    """
+
+    __slots__ = ("_cache", "_computations", "_hear", "_max_stale", "_retries", "_tracking", "_ttl")
 
     def __init__(
         self,
-        pool: Pool,
-        tracker: Tracker,
-        tracking: Tracking,
         cache: Cache,
+        tracking: Tracking,
+        hear: bool,
         ttl: float | None,
         max_stale: float | None,
+        retries: int,
     ) -> None:
-        self._pool = pool
-        self._tracker = tracker
-        self._tracking = tracking
+        self._retries = retries
         self._cache = cache
+        self._tracking = tracking
+        self._hear = hear
         self._ttl = ttl
         self._max_stale = max_stale
-        self._deadline = pool.deadline()
         # The functions being computed that will depend on what is read.
         self._computations = running(cache)
 
-    def one(self, command: Sequence[Word], keys: tuple[bytes, ...]) -> Any:
+    def one(self, command: Sequence[Word], keys: tuple[bytes, ...]) -> Call[Any]:
         """Give the reply of a command that reads these keys, an error as a value."""
         cache = self._cache
         if not self._tracking.covers(keys):
             self._spoil("it read a key that is not tracked")
-            connection = self._pool.take(self._deadline)
-            try:
-                return connection.roundtrip(command, deadline=self._deadline)[0]
-            finally:
-                self._pool.give_back(connection)
+            return (yield from ask([command], self._retries))[0]
         for computation in self._computations:
             computation.read(keys)  # before anything is looked at
         place = place_of(command)
-        if not self._tracker.inline:
-            entry = self._hit(place, None)
-            if entry is None and not self._computations:
-                # Another thread may be fetching the same: one of us is enough.
-                while (flight := cache.flight(place)) is not None:
-                    if not wait_for(cache, flight, self._deadline):
-                        break
-                    entry = self._hit(place, None)
-                    if entry is not None:
-                        break
-            if entry is not None:
-                return self._serve(entry, command)
-        connection = self._pool.take(self._deadline)
-        try:
-            if self._tracker.inline:
-                # Drained just now; before that a hit would have proved nothing.
-                entry = self._hit(place, connection)
+        if self._hear:
+            yield HEAR  # before that a hit would prove nothing
+        entry = yield from self._hit(place)
+        if entry is None and not self._computations:
+            # Another may be fetching the same: one of us is enough.
+            while (flight := cache.flight(place)) is not None:
+                if not (yield flight):
+                    break
+                entry = yield from self._hit(place)
                 if entry is not None:
-                    return self._serve(entry, command, connection)
-            (reply,) = self._fetch(connection, command, [(place, keys)])
-            return reply
-        finally:
-            self._pool.give_back(connection)
+                    break
+        if entry is not None:
+            return (yield from self._serve(entry, command))
+        (reply,) = yield from self._fetch(command, [(place, keys)])
+        return reply
 
-    def each(self, names: Sequence[Word], keys: tuple[bytes, ...]) -> Any:
+    def each(self, names: Sequence[Word], keys: tuple[bytes, ...]) -> Call[Any]:
         """Give MGET's reply, from the entries of GET where there are any.
 
         A null is kept apart: MGET has one for a key of another type too, where GET has an error.
         """
         for computation in self._computations:
             computation.read(keys)
-        if self._tracker.inline:
-            connection = self._pool.take(self._deadline)
-            try:
-                return self._each(names, keys, connection)
-            finally:
-                self._pool.give_back(connection)
-        return self._each(names, keys, None)
-
-    def _each(
-        self,
-        names: Sequence[Word],
-        keys: tuple[bytes, ...],
-        connection: DataConnection | None,
-    ) -> Any:
+        if self._hear:
+            yield HEAR
         values: list[Any] = [MISS] * len(names)
         missing: dict[bytes, list[int]] = {}
         for index, (name, key) in enumerate(zip(names, keys, strict=True)):
             name = name if type(name) in (str, bytes) else key
-            entry = self._hit(("GET", name), connection) or self._hit((_NULL, name), connection)
+            entry = yield from self._hit(("GET", name))
+            if entry is None:
+                entry = yield from self._hit((_NULL, name))
             if entry is not None:
                 for computation in self._computations:
                     computation.found(entry)
@@ -143,12 +122,7 @@ class Read:
             wanted.append((("GET", name), (key,) if tracked else ()))
             if not tracked:
                 self._spoil("it read a key that is not tracked")
-        mine = connection or self._pool.take(self._deadline)
-        try:
-            reply = self._fetch(mine, (b"MGET", *missing), wanted)
-        finally:
-            if connection is None:
-                self._pool.give_back(mine)
+        reply = yield from self._fetch((b"MGET", *missing), wanted)
         if isinstance(reply, Exception):
             return reply
         for places, value in zip(missing.values(), reply, strict=True):
@@ -160,7 +134,7 @@ class Read:
         for computation in self._computations:
             computation.spoil(reason)
 
-    def _hit(self, place: Hashable, connection: DataConnection | None) -> Entry | None:
+    def _hit(self, place: Hashable) -> Call[Entry | None]:
         """Find an entry that is fresh enough, asking for a proof of it where it may not be."""
         cache = self._cache
         entry = cache.find(place)
@@ -168,32 +142,21 @@ class Read:
             return entry
         if cache.clock() - cache.proven <= self._max_stale and self._max_stale > 0:
             return entry
-        if not self._tracker.barrier(connection, self._deadline):
+        if not (yield BARRIER):
             return None
         # As fresh as this call: one proof serves all that it reads.
         self._max_stale = None
         return cache.find(place)
 
-    def _serve(
-        self,
-        entry: Entry,
-        command: Sequence[Word],
-        connection: DataConnection | None = None,
-    ) -> Any:
+    def _serve(self, entry: Entry, command: Sequence[Word]) -> Call[Any]:
         for computation in self._computations:
             computation.found(entry)
         value = entry.read()
-        if self._cache.audit and random.random() < self._cache.audit:  # noqa: S311 - a sample
-            self._audit(entry, command, value, connection)
+        if self._cache.audit and _sampled(self._cache.audit):
+            yield from self._audit(entry, command, value)
         return value
 
-    def _audit(
-        self,
-        entry: Entry,
-        command: Sequence[Word],
-        served: Any,
-        connection: DataConnection | None,
-    ) -> None:
+    def _audit(self, entry: Entry, command: Sequence[Word], served: Any) -> Call[None]:
         """Compare a hit with the server's value, and count it if nothing explains a difference.
 
         A change that was under way explains it: its announcement precedes the proof, and then the
@@ -201,30 +164,21 @@ class Read:
         """
         cache = self._cache
         cache.count("audits")
-        mine = connection or self._pool.take(self._deadline)
-        try:
-            (actual,) = mine.roundtrip(command, deadline=self._deadline)
-        finally:
-            if connection is None:
-                self._pool.give_back(mine)
+        (actual,) = yield [command]
         if actual == served or isinstance(actual, Exception):
             return
-        if self._tracker.barrier(connection, self._deadline) and cache.find(entry.command) is entry:
+        if (yield BARRIER) and cache.find(entry.command) is entry:
             cache.count("stale")
             cache.invalidate(entry.keys, "stale")
             if cache.on_stale is not None:
                 cache.on_stale(entry.command, served, actual)
 
     def _fetch(
-        self,
-        connection: DataConnection,
-        command: Sequence[Word],
-        wanted: Sequence[tuple[Hashable, tuple[bytes, ...]]],
-    ) -> Any:
+        self, command: Sequence[Word], wanted: Sequence[tuple[Hashable, tuple[bytes, ...]]]
+    ) -> Call[Any]:
         """Read from the server, and keep what came if nothing was said against it meanwhile.
 
         Args:
-            connection: drained, ours.
             command: the read.
             wanted: for each value to be kept its place and its keys; none where untracked.
 
@@ -232,8 +186,7 @@ class Read:
             The reply in a list of one, or for several values wanted the list of them, or an error.
         """
         cache = self._cache
-        epoch = self._tracker.arm(connection)
-        source = connection.source
+        epoch, source = yield ARM
         several = command[0] == b"MGET"
         reservations: list[Reservation | None] = []
         try:
@@ -249,9 +202,7 @@ class Read:
                 batch.append(_CACHING_YES)
             batch.append(command)
             started = cache.clock()
-            replies = connection.roundtrip(*batch, deadline=self._deadline)
-            if epoch:
-                self._tracker.prove(started)
+            replies = yield from ask(batch, self._retries)
             reply = replies[-1]
             values = reply if several and isinstance(reply, list) else [reply]
             tracked = epoch and not (permit and isinstance(replies[-2], ReplyError))
@@ -280,18 +231,14 @@ class Read:
                     cache.abandon(reservation)  # does nothing after a fill
 
 
+def _sampled(share: float) -> bool:
+    import random  # takes longer to import than those deserve who audit nothing
+
+    return random.random() < share  # noqa: S311 - a sample, no secret
+
+
 def _shortest(ttl: float | None, pttls: Sequence[Any], elapsed: float) -> float | None:
     """Give the life left to a value by its keys' PTTL replies, from when they were asked."""
     # -1: does not expire; -2: is not there, and its appearance will be announced.
     left = [ms / 1000 - elapsed for ms in pttls if isinstance(ms, int) and ms >= 0]
     return min([*left, ttl] if ttl is not None else left) if left else ttl
-
-
-def wait_for(cache: Cache, flight: Reservation, deadline: float | None) -> bool:
-    """Wait until another thread's fetch has ended; False if the deadline came first."""
-    turn = threading.Lock()
-    turn.acquire()
-    if not cache.when_ended(flight, turn.release):
-        return True
-    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
-    return turn.acquire(timeout=left)

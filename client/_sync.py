@@ -9,34 +9,50 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 import weakref
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from ._cache import MISS, Cache, Reservation
-from ._commands import cacheable_keys, is_script, why_not_cacheable, written_keys
-from ._errors import CommandRefused
-from ._memoize import Computation, running
-from ._options import Options, check_int, check_seconds
-from ._pool import Pool
-from ._read import Read, wait_for
-from ._resp import ReplyError, encode_command, parse
-from ._session import Role, Trace, Word, role, without_secrets
+from ._calls import (
+    Calls,
+    is_plain,
+    place_of_call,
+    raise_error,
+    read_options,
+    to_batch,
+    to_words,
+)
+from ._commands import blocks_for, is_read_only, may_block
+from ._errors import CommandTimeout, ConnectionClosed, UnexpectedReply
+from ._log import INFO, log
+from ._memoize import Computation
+from ._options import Credentials, Options, check_int, check_seconds
+from ._pool import DataConnection, Pool
+from ._pubsub import Inbox, Overflow
+from ._resp import ReplyError
+from ._scan import Scan, ScanCommand
+from ._script import Script
+from ._session import Role, Trace, Word, role
+from ._steps import ARM, BARRIER, NOT_BEGUN, Again, Call
+from ._sync_subscriber import Subscriber
 from ._tracker import Tracker
-from ._tracking import Tracking
+from ._tracking import Pause, Tracking
+from ._watch import Attempt, check_watch
 
 if TYPE_CHECKING:
     from ssl import SSLContext
     from typing import Self
 
+    from ._metrics import Metrics
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _POOL_SIZE = 16
-
-_CACHING_NO = (b"CLIENT", b"CACHING", b"NO")
 
 
 def connect(
@@ -56,6 +72,15 @@ def connect(
     max_connections: int | None = None,
     max_bulk: int | None = None,
     ssl: bool | SSLContext | None = None,
+    ssl_ca_certs: str | None = None,
+    ssl_certfile: str | None = None,
+    ssl_keyfile: str | None = None,
+    ssl_server_hostname: str | None = None,
+    credentials: Credentials | None = None,
+    retries: int | None = None,
+    max_idle: float | None = None,
+    max_age: float | None = None,
+    metrics: Metrics | None = None,
     trace: Trace | None = None,
 ) -> Client:
     """Connect to a server and give a thread-safe client.
@@ -73,6 +98,18 @@ def connect(
         max_connections: data connections at most, 16 if not said; inline tracking has one.
         max_bulk: the longest bulk reply accepted, in bytes; 512 MiB if not said.
         ssl: True for verified TLS, or an `ssl.SSLContext`.
+        ssl_ca_certs, ssl_certfile, ssl_keyfile: files: the authorities to trust instead of the
+            system's; our own certificate; its key, if that is not in the same file.
+        ssl_server_hostname: the name to verify and to ask for (SNI) instead of the URL's host.
+        credentials: a function that is called for each connection that is made and returns
+            `(username or None, password)`, so that both can change while the client lives.
+        retries: how often a call is tried again, 3 if not said; 0 for never. Again are tried, with
+            pauses that grow and within the call's time-out: what never left; what only reads, if
+            its connection was lost; and what the server says it has not begun (LOADING, TRYAGAIN,
+            READONLY, MASTERDOWN). Never a write that may have run, nor a part of a pipeline.
+        max_idle: seconds after which an unused connection is not used again.
+        max_age: seconds after which a connection is replaced once it is idle.
+        metrics: a `Metrics` that is told of every round trip.
         trace: told of every frame: `trace(connection, "sent" or "received", frame)`.
 
     Raises:
@@ -80,31 +117,35 @@ def connect(
         ConnectError: the server can't be reached.
         HandshakeError: the server refuses (NoAuthError, WrongPassError).
     """
-    given: dict[str, Any] = {
-        "protocol": protocol,
-        "encoding": encoding,
-        "errors": errors,
-        "username": username,
-        "password": password,
-        "db": db,
-        "client_name": client_name,
-        "max_bulk": max_bulk,
-        "ssl": ssl,
-    }
-    given = {name: value for name, value in given.items() if value is not None}
-    options = Options.from_url(url, timeout=timeout, connect_timeout=connect_timeout, **given)
-    if cache is True or (cache is None and tracking is not None):
-        cache = Cache()
-    elif cache is False or cache is None:
-        if tracking is not None:
-            raise ValueError("tracking keeps a cache right, and cache=False refuses one")
-        cache = None
-    elif not isinstance(cache, Cache):
-        raise TypeError(f"cache takes a Cache, a bool or None, not {type(cache).__name__}")
+    options, cache = read_options(
+        url,
+        cache,
+        tracking,
+        protocol=protocol,
+        encoding=encoding,
+        errors=errors,
+        username=username,
+        password=password,
+        db=db,
+        client_name=client_name,
+        timeout=timeout,
+        connect_timeout=connect_timeout,
+        max_bulk=max_bulk,
+        ssl=ssl,
+        ssl_ca_certs=ssl_ca_certs,
+        ssl_certfile=ssl_certfile,
+        ssl_keyfile=ssl_keyfile,
+        ssl_server_hostname=ssl_server_hostname,
+        credentials=credentials,
+        retries=retries,
+        max_idle=max_idle,
+        max_age=max_age,
+        metrics=metrics,
+    )
     return Client(options, cache, tracking, max_connections=max_connections, trace=trace)
 
 
-class Client:
+class Client(Calls):
     """A client of one server and one database, for any number of threads. See `connect`.
 
     Attributes:
@@ -126,8 +167,6 @@ class Client:
         self._closed = True  # until something needs closing
         tracking = tracking or Tracking()
         inline = cache is not None and tracking.listener == "inline"
-        if options.protocol is not None and cache is not None:
-            tracking.check_protocol(options.protocol)
         if max_connections is None:
             max_connections = 1 if inline else _POOL_SIZE
         check_int("max_connections", max_connections, 1, 2**31 - 1)
@@ -136,21 +175,12 @@ class Client:
                 "inline tracking has one connection: an invalidation comes on the one that read "
                 'the key, and an idle one is not read; use listener="dedicated" for a pool'
             )
-        self._options = options
-        self._tracking = tracking
-        self.cache = cache
+        super().__init__(options, cache, tracking, hear=inline)
         self._tracker: Tracker | None = None
         if cache is not None:
-            cache.claim(self, self._why_not_cached)
             self._tracker = Tracker(options, tracking, cache, trace)
+        self._trace = trace
         self._pool = Pool(options, max_connections, self._tracker, cache, trace)
-        # What the hit path looks at: reads of `execute` go through the cache unless opted in, and
-        # hits are served right there unless something has to be done first.
-        self._auto: Cache | None = None if tracking.optin else cache
-        self._careful = inline or (cache is not None and cache.audit > 0)
-        self._direct = not self._careful
-        self._computing = 0
-        self._counting = threading.Lock()
         self._closed = False
         _clients.add(self)
         try:
@@ -182,6 +212,8 @@ class Client:
         """
         cache = self._auto
         if cache is None:
+            if self.cache is None and is_plain(command):
+                return self._request(command)
             return self._run(command, None)
         if self._direct:
             try:
@@ -219,22 +251,14 @@ class Client:
                 value = MISS
             if value is not MISS:
                 return value
-        check_seconds("ttl", ttl)
-        if max_stale != 0:
-            check_seconds("max_stale", max_stale)
-        words = _words(command)
-        if cacheable_keys(words) is None:
-            raise CommandRefused(why_not_cacheable(words) or "its reply is never cached")
+        self._check_cacheable(command, ttl, max_stale)
         return self._run(command, cache, ttl, max_stale)
 
     def uncached(self, *command: Word) -> Any:
         """Send a command past the cache; in OPTOUT mode its keys are not tracked either."""
-        if self.cache is not None and self._tracking.optout:
-            self._check_allowed((command,))
-            self._spoil("it read past the cache")
-            if cacheable_keys(_words(command)) is not None:
-                return _raise_error(self._roundtrip([_CACHING_NO, command])[1])
-        return self._run(command, None)
+        if not is_plain(command):
+            return self._run(command, None)
+        return raise_error(self._carry(self._call_uncached(command)))
 
     @overload
     def memoize(self, function: Callable[P, T]) -> Callable[P, T]: ...
@@ -279,22 +303,21 @@ class Client:
 
         @wraps(function)
         def memoized(*args: P.args, **kwargs: P.kwargs) -> T:
-            named = (_NAMED, *sorted(kwargs.items())) if kwargs else ()
-            with self._computing_at((function, *args, *named), ttl) as computation:
+            with _Computing(self, place_of_call(function, args, kwargs), ttl) as computation:
                 if computation.value is MISS:
                     computation.value = function(*args, **kwargs)
             return computation.value  # type: ignore[no-any-return]
 
         return memoized
 
-    def computing(self, *place: Hashable, ttl: float | None = None) -> Computation:
+    def computing(self, *place: Hashable, ttl: float | None = None) -> _Computing:
         """Cache what a block computes under a name of your choice; see `Computation`.
 
         Raises:
             ValueError: the client has no cache, or `ttl` makes no sense.
         """
         check_seconds("ttl", ttl)
-        return self._computing_at((Computation, *place), ttl)
+        return _Computing(self, (Computation, *place), ttl)
 
     def execute_many(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         """Send commands in one round trip and give their replies, errors in place.
@@ -305,9 +328,9 @@ class Client:
         Raises:
             As `execute`, but for the errors among the replies, which are values of the list.
         """
-        batch = _batch(commands)
+        batch = to_batch(commands)
         self._check_allowed(batch)
-        return self._mutate(batch, batch) if batch else []
+        return self._carry(self._call_many(batch))
 
     def transaction(self, commands: Iterable[Sequence[Word]]) -> list[Any]:
         """Run commands between MULTI and EXEC and give their replies, errors in place.
@@ -317,25 +340,137 @@ class Client:
                 the cause.
             As `execute` otherwise.
         """
-        batch = _batch(commands)
+        batch = to_batch(commands)
         self._check_allowed(batch)
-        if not batch:
-            return []
-        replies = self._mutate([(b"MULTI",), *batch, (b"EXEC",)], batch)
-        if isinstance(replies[0], ReplyError):
-            replies[0].add_note("MULTI was refused, so the commands ran one by one")
-            raise replies[0]
-        outcome = replies[-1]
-        if isinstance(outcome, UnicodeDecodeError):
-            raise outcome
-        if isinstance(outcome, ReplyError):
-            for number, reply in enumerate(replies[1:-1], 1):
-                if isinstance(reply, ReplyError):
-                    outcome.add_note(f"command {number} of {len(batch)}: {reply}")
-            raise outcome
-        return without_secrets(batch, list(outcome))
+        return self._carry(self._call_transaction(batch)) or []
+
+    def watch(self, *keys: Word, attempts: int = 3) -> Watching:
+        """Change all or nothing, depending on what was there: optimistic locking with WATCH.
+
+            for attempt in db.watch("stock", attempts=5):
+                with attempt as look:
+                    left = int(look.execute("GET", "stock"))
+                    look.queue("DECR", "stock")
+
+        The block reads through `look`, on a connection that it has for itself, and queues what is
+        to be done if no key of `keys` has changed by then. If one has, the next attempt begins.
+
+        Args:
+            *keys: to be watched.
+            attempts: how many there are.
+
+        Raises:
+            WatchError: by the last attempt: a key changed at each of them.
+            ValueError: no key, or no attempt.
+        """
+        check_watch(keys, attempts)
+        return Watching(self, keys, attempts)
+
+    def scan(
+        self,
+        command: ScanCommand = "SCAN",
+        key: Word | None = None,
+        *,
+        match: str | bytes | None = None,
+        count: int | None = None,
+        kind: str | None = None,
+        values: bool = True,
+    ) -> Iterator[Any]:
+        """Iterate over keys, or over the members of a key, a few at a time.
+
+            for key in db.scan(match="user:*"): …
+            for field, value in db.scan("HSCAN", "user:1"): …
+
+        What is there all the time comes at least once; anything may come twice.
+
+        Args:
+            command: SCAN, HSCAN, SSCAN or ZSCAN; the last gives members with `float` scores.
+            key: of HSCAN, SSCAN and ZSCAN.
+            match, count, kind, values: see `Scan`.
+
+        Raises:
+            ValueError, TypeError: the arguments do not go together; nothing was sent.
+        """
+        return self._scanned(Scan(command, key, match, count, kind, values))
+
+    def _scanned(self, scan: Scan) -> Iterator[Any]:
+        while (command := scan.next_command()) is not None:
+            yield from scan.take(self._run(command, None))
+
+    def script(self, source: str | bytes, *, read_only: bool = False) -> Script:
+        """Make a Lua script callable; see `Script`.
+
+        Args:
+            source: the script.
+            read_only: run it with EVALSHA_RO (Redis 7.0, Valkey), as one that writes nothing.
+        """
+
+        def carry(call: Call[Any]) -> Any:
+            return raise_error(self._carry(call))
+
+        return Script(source, read_only, self._call_script, carry)
+
+    def pubsub(
+        self,
+        *names: str | bytes,
+        channels: Iterable[str | bytes] = (),
+        patterns: Iterable[str | bytes] = (),
+        shards: Iterable[str | bytes] = (),
+        max_pending: int = 10_000,
+        overflow: Overflow = "pause",
+    ) -> Subscriber:
+        """Subscribe on a connection of its own; iterate over what is published.
+
+            with db.pubsub("news.*", "alerts") as messages:
+                for message in messages:
+                    print(message.channel, message.data)
+
+        Args:
+            *names: patterns where they hold one of `*?[`, channels else.
+            channels, patterns, shards: to say it exactly: SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE.
+            max_pending: messages kept for a slow reader.
+            overflow: what happens beyond, while the reader is in `get`: "pause" reads no further,
+                so the server keeps the rest; "drop" drops the oldest, counted in
+                `messages.dropped`.
+
+        Raises:
+            ValueError, TypeError: nothing to subscribe to, or an option makes no sense.
+        """
+        options = self._options
+        inbox = Inbox(
+            names, channels, patterns, shards, max_pending, overflow, options.encoding,
+            options.errors,
+        )  # fmt: skip
+        self._check_open()
+        return Subscriber(inbox, options, self._trace)
 
     # Below: one command on its way.
+
+    def _request(self, command: Sequence[Word]) -> Any:
+        """Do one command the shortest way; where that fails and may be repeated, the long way."""
+        pool = self._pool
+        deadline = pool.deadline()
+        connection = None
+        try:
+            connection = pool.take(deadline)
+            (reply,) = connection.roundtrip(command, deadline=deadline)
+        except ConnectionClosed as error:
+            sent = connection is not None and connection.sent
+            if not (self._options.retries and self._is_repeatable(error, sent, [command])):
+                raise
+            reply = MISS
+        finally:
+            if connection is not None:
+                pool.give_back(connection)
+        if reply is not MISS:
+            if not isinstance(reply, Exception):
+                return reply
+            begun = not isinstance(reply, ReplyError) or reply.code not in NOT_BEGUN
+            if begun or not self._options.retries:
+                raise_error(reply)
+        _sleep(Pause().next(), deadline)
+        call = self._call(command, None, tried=1)
+        return raise_error(self._carry(call, tried=1, deadline=deadline))
 
     def _run(
         self,
@@ -347,139 +482,125 @@ class Client:
         """Send one command, unless it is a read that may be cached and `cache` has it."""
         if not command:
             raise ValueError("a command needs at least its name")
-        command_role = role(command)
-        if command_role is not Role.PLAIN:
-            if command_role is Role.RESET:
+        wait = 0.0
+        if not is_plain(command):
+            if role(command) is Role.RESET:
                 return self._reset()
             self._check_allowed((command,))
-        if self.cache is None:
-            return _raise_error(self._roundtrip([command])[0])
-        words = _words(command)
-        if cache is not None:
-            keys = cacheable_keys(words)
-            if keys:
-                assert self._tracker is not None
-                read = Read(self._pool, self._tracker, self._tracking, cache, ttl, max_stale)
-                if len(words) > 1 and words[0].upper() == b"MGET":
-                    return _raise_error(read.each(command[1:], keys))
-                return _raise_error(read.one(command, keys))
-        return _raise_error(self._mutate([command], [words])[0])
+            words = to_words(command)
+            wait = blocks_for(words) if may_block(words) else 0.0
+        return raise_error(self._carry(self._call(command, cache, ttl, max_stale), wait))
 
-    def _spoil(self, reason: str) -> None:
-        if self._computing and self.cache is not None:
-            for computation in running(self.cache):
-                computation.spoil(reason)
+    def _carry(
+        self,
+        call: Call[T],
+        wait: float = 0.0,
+        connection: DataConnection | None = None,
+        tried: int = 0,
+        deadline: float | None = None,
+    ) -> T:
+        """Do what a call asks for, step by step, within one deadline; give its result.
 
-    def _need_cache(self) -> Cache:
-        if self.cache is None:
-            raise ValueError("this client has no cache: connect(…, cache=True)")
-        return self.cache
-
-    def _computing_at(self, place: Hashable, ttl: float | None) -> Computation:
-        return _Counted(self, self._need_cache(), place, ttl, self._refresh, self._wait_for)
-
-    def _refresh(self) -> None:
-        """Have what was pushed inline reach the cache: before that a hit proves nothing."""
-        if self._tracker is not None and self._tracker.inline:
-            self._pool.give_back(self._pool.take())
-
-    def _wait_for(self, flight: Reservation) -> None:
-        """Wait until another thread's fetch has ended, or until a call's time is up."""
-        wait_for(self._need_cache(), flight, self._pool.deadline())
-
-    def _count_computing(self, change: int) -> None:
-        # While anything is computed, every hit is recorded, and so none is served directly.
-        with self._counting:
-            self._computing += change
-            self._direct = not (self._careful or self._computing)
-
-    def _why_not_cached(self, command: tuple[Any, ...]) -> str | None:
-        words = _words(command)
-        keys = cacheable_keys(words)
-        if keys is None:
-            return why_not_cacheable(words)
-        if not self._tracking.covers(keys):
-            return "a key is not under the prefixes that are tracked"
-        return None
-
-    def _mutate(
-        self, batch: Sequence[Sequence[Word]], counted: Iterable[Sequence[Word]]
-    ) -> list[Any]:
-        """Send a batch and keep the cache from showing what was there before it.
-
-        What is written is dropped when the write is sent, and again when its reply is here: a
-        read that started in between may have seen the old value. It is dropped as well if the
-        outcome is not known.
+        Args:
+            call: from `Calls`.
+            wait: seconds that the server may take longer than the client's time-out.
+            connection: the one to use, which stays the caller's, instead of one from the pool.
+            tried: how many of the retries were made before.
+            deadline: where the call has begun before; else it begins now.
         """
-        cache = self.cache
-        if cache is None:
-            return self._roundtrip(batch)
-        self._spoil("it sent commands that are not cached")
-        keys = self._touched(counted)
-        if keys == ():
-            replies = self._roundtrip(batch)
-            self._hear_scripts(counted)
-            return replies
-        cache.invalidate(keys, "own write")
+        if deadline is None:
+            deadline = self._pool.deadline()
+        lent = connection is not None
+        outcome: Any = None
+        failures: Pause | None = None
         try:
-            replies = self._roundtrip(batch)
+            step = call.send(None)
+            while True:
+                try:
+                    if isinstance(step, Again):
+                        if step.renew and connection is not None and not lent:
+                            connection.close()
+                            self._pool.give_back(connection)
+                            connection = None
+                        outcome = _sleep(step.delay, deadline)
+                    elif isinstance(step, Reservation):
+                        outcome = wait_for(self._need_cache(), step, deadline)
+                    elif step is BARRIER:
+                        outcome = self._need_tracker().barrier(connection, deadline)
+                    else:
+                        if connection is None:
+                            connection = self._pool.take(deadline)  # which hears
+                        if type(step) is list:
+                            outcome = self._exchange(connection, step, deadline, wait)
+                        elif step is ARM:
+                            outcome = self._need_tracker().arm(connection), connection.source
+                except ConnectionClosed as error:
+                    log(INFO, "connection", "lost: %s", error)
+                    batch = step if type(step) is list else ()
+                    sent = connection is not None and connection.sent
+                    if connection is not None and not lent:
+                        self._pool.give_back(connection)
+                        connection = None
+                    failures = failures or Pause(self._options.retries - tried)
+                    if (
+                        lent
+                        or not self._is_repeatable(error, sent, batch)
+                        or not failures.left()
+                        or not _sleep(failures.next(), deadline)
+                    ):
+                        raise
+                else:
+                    step = call.send(outcome)
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
         finally:
-            cache.invalidate(keys, "own write")
-        self._hear_scripts(counted)
+            call.close()
+            if connection is not None and not lent:
+                self._pool.give_back(connection)
+
+    def _exchange(
+        self,
+        connection: DataConnection,
+        batch: list[Sequence[Word]],
+        deadline: float | None,
+        wait: float,
+    ) -> list[Any]:
+        """Do a round trip; with inline tracking it proves what has been heard."""
+        if wait:
+            connection.waits = True  # before the look: `close` cuts it off
+            self._check_open()
+        if self._tracker is None or self.cache is None:
+            return connection.roundtrip(*batch, deadline=deadline, wait=wait)
+        started = self.cache.clock()
+        replies = connection.roundtrip(*batch, deadline=deadline, wait=wait)
+        if connection.epoch:
+            self._tracker.prove(started)
         return replies
 
-    def _hear_scripts(self, commands: Iterable[Sequence[Word]]) -> None:
-        """Have the keys dropped that scripts wrote and did not declare, before they return."""
-        if not any(is_script(_words(command)) for command in commands):
-            return
-        assert self.cache is not None
-        assert self._tracker is not None
-        if self._tracker.inline and not self._tracking.noloop:
-            return  # the announcements will be read before the next hit
-        if self._tracking.noloop or not self._tracker.barrier(None, self._pool.deadline()):
-            self.cache.flush("own write")
+    def _need_tracker(self) -> Tracker:
+        assert self._tracker is not None  # only calls of a cache ask for it
+        return self._tracker
 
-    def _touched(self, commands: Iterable[Sequence[Word]]) -> tuple[bytes, ...] | None:
-        """Give the keys that commands may write; None if it could be any."""
-        touched: list[bytes] = []
-        for command in commands:
-            words = _words(command)
-            keys = written_keys(words)
-            if keys is None:
-                return None
-            touched += keys
-        return tuple(touched)
+    def _is_repeatable(
+        self, error: ConnectionClosed, sent: bool, batch: Sequence[Sequence[Word]]
+    ) -> bool:
+        """Tell whether commands may be sent again: they never left, or they only read."""
+        if isinstance(error, CommandTimeout | UnexpectedReply) or self._closed:
+            return False
+        return not sent or all(is_read_only(to_words(command)) for command in batch)
 
-    def _roundtrip(self, batch: Sequence[Sequence[Word]]) -> list[Any]:
-        deadline = self._pool.deadline()
-        connection = self._pool.take(deadline)
-        try:
-            started = 0.0 if self.cache is None else self.cache.clock()
-            replies = connection.roundtrip(*batch, deadline=deadline)
-            if connection.epoch and self._tracker is not None:
-                self._tracker.prove(started)
-            return replies
-        finally:
-            self._pool.give_back(connection)
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ConnectionClosed("this client is closed")
 
     def _reset(self) -> Any:
         """Send RESET, and let its connection go: it is no longer who or where it was."""
         connection = self._pool.take()
         try:
-            return _raise_error(connection.roundtrip((b"RESET",))[0])
+            return raise_error(connection.roundtrip((b"RESET",))[0])
         finally:
             connection.close()
             self._pool.give_back(connection)
-
-    def _check_allowed(self, batch: Iterable[Sequence[Word]]) -> None:
-        for command in batch:
-            command_role = role(command)
-            if command_role is not Role.PLAIN:
-                name = b" ".join(_words(command[:2] if _is_client(command) else command[:1]))
-                raise CommandRefused(
-                    f"{name.decode('latin-1').upper()} {command_role.value}; this client shares "
-                    f"its connections: {_INSTEAD.get(command_role, 'use a Connection')}"
-                )
 
     # Ends.
 
@@ -519,39 +640,127 @@ class Client:
         return f"<{type(self).__name__} of {self._options.address} db {self._options.db}>"
 
 
-class _Counted(Computation):
-    """A computation during which its client records every hit."""
+class Watching:
+    """The attempts of `Client.watch`: iterate over them, or enter it for a single one."""
+
+    def __init__(self, client: Client, keys: tuple[Word, ...], attempts: int) -> None:
+        self._client = client
+        self._keys = keys
+        self._attempts = attempts
+
+    def __iter__(self) -> Iterator[WatchAttempt]:
+        for number in range(1, self._attempts + 1):
+            attempt = WatchAttempt(self._client, self._keys, number == self._attempts)
+            yield attempt
+            if not attempt.lost:
+                return
+
+    def __enter__(self) -> WatchAttempt:
+        self._only = WatchAttempt(self._client, self._keys, last=True)
+        return self._only.__enter__()
+
+    def __exit__(self, *exc_info: Any) -> None:
+        self._only.__exit__(*exc_info)
+
+
+class WatchAttempt(Attempt):
+    """One attempt: a context manager with a connection of its own. See `Client.watch`."""
+
+    def __init__(self, client: Client, keys: tuple[Word, ...], last: bool) -> None:
+        super().__init__(keys, last)
+        self._client = client
+        self._connection: DataConnection | None = None
+
+    def __enter__(self) -> Self:
+        pool = self._client._pool
+        self._connection = pool.take(pool.deadline())
+        try:
+            raise_error(self._connection.roundtrip((b"WATCH", *self._keys))[0])
+        except BaseException:
+            self._let_go(broken=True)
+            raise
+        return self
+
+    def execute(self, *command: Word) -> Any:
+        """Send a command now, on the watching connection; not through the cache.
+
+        Raises:
+            As `Client.execute`.
+        """
+        client, connection = self._client, self._connection
+        if connection is None:
+            raise RuntimeError("enter the attempt first: with attempt as look")
+        client._check_allowed((command,))
+        return raise_error(client._carry(client._call(command, None), connection=connection))
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        connection = self._connection
+        assert connection is not None
+        broken = True
+        try:
+            if kind is not None or not self._queued:
+                if not connection.closed:
+                    connection.roundtrip((b"UNWATCH",))
+                    broken = False
+                if kind is None:
+                    self.replies = []
+                return
+            self._client._check_allowed(self._queued)
+            call = self._client._call_transaction(self._queued)
+            replies = self._client._carry(call, connection=connection)
+            broken = False
+            self._settle(replies)
+        except ConnectionClosed:
+            if kind is None:
+                raise  # else the block's own error is what matters
+        finally:
+            self._let_go(broken)
+
+    def _let_go(self, broken: bool) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            if broken:
+                connection.close()
+            self._client._pool.give_back(connection)
+
+
+class _Computing(Computation):
+    """A computation of the blocking client."""
 
     __slots__ = ("_client",)
 
-    def __init__(self, client: Client, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, client: Client, place: Hashable, ttl: float | None) -> None:
+        super().__init__(client._need_cache(), place, ttl)
         self._client = client
 
     def __enter__(self) -> Self:
-        self._client._count_computing(1)
-        try:
-            return super().__enter__()
-        except BaseException:
-            self._client._count_computing(-1)
-            raise
+        self._client._carry(self._client._begin(self))
+        return self
 
-    def __exit__(self, *exc_info: Any) -> None:
-        try:
-            super().__exit__(*exc_info)
-        finally:
-            self._client._count_computing(-1)
+    def __exit__(self, kind: object, *rest: object) -> None:
+        self._client._end(self, failed=kind is not None)
+
+
+def _sleep(delay: float, deadline: float | None) -> bool:
+    """Sleep, unless the deadline comes before the end of it."""
+    if deadline is not None and time.monotonic() + delay >= deadline:
+        return False
+    time.sleep(delay)
+    return True
+
+
+def wait_for(cache: Cache, flight: Reservation, deadline: float | None) -> bool:
+    """Wait until another thread's fetch has ended; False if the deadline came first."""
+    turn = threading.Lock()
+    turn.acquire()
+    if not cache.when_ended(flight, turn.release):
+        return True
+    left = -1 if deadline is None else max(0.0, deadline - time.monotonic())
+    return turn.acquire(timeout=left)
 
 
 # inspect.CO_GENERATOR, CO_COROUTINE and CO_ASYNC_GENERATOR, without importing inspect.
 _LAZY = 0x20 | 0x80 | 0x200
-
-_NAMED = object()  # between positional and named arguments
-
-_INSTEAD = {
-    Role.SUBSCRIBE: "subscribe on a Connection of its own",
-    Role.STATE: "use connect's options, transaction() or a Connection",
-}
 
 _clients: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -562,36 +771,3 @@ def _after_fork_in_child() -> None:
 
 
 os.register_at_fork(after_in_child=_after_fork_in_child)
-
-
-def _words(command: Sequence[Word]) -> Sequence[bytes]:
-    """Give a command's arguments as the server will see them."""
-    try:
-        words = [word.encode() if type(word) is str else word for word in command]
-        if all(type(word) is bytes for word in words):
-            return words  # type: ignore[return-value]
-    except UnicodeEncodeError:
-        pass  # the encoder's own error names the argument
-    return parse(encode_command(*command))  # type: ignore[no-any-return]
-
-
-def _batch(commands: Iterable[Sequence[Word]]) -> list[tuple[Word, ...]]:
-    batch = []
-    for number, command in enumerate(commands):
-        if isinstance(command, str | bytes | bytearray | memoryview):
-            raise TypeError(
-                f"command {number} is a single {type(command).__name__}; a command is a sequence "
-                'of arguments, such as ("GET", "key")'
-            )
-        batch.append(tuple(command))
-    return batch
-
-
-def _is_client(command: Sequence[Word]) -> bool:
-    return len(command) > 1 and bytes(_words(command[:1])[0]).upper() == b"CLIENT"
-
-
-def _raise_error(reply: Any) -> Any:
-    if isinstance(reply, ReplyError | UnicodeDecodeError):
-        raise reply
-    return reply

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING
 from ._cache import ALWAYS, Source
 from ._errors import TrackingRefused
 from ._handshake import track
-from ._listener import FRESHNESS, Channel, Listener
-from ._tracking import Tracking
+from ._listener import Channel, Listener
+from ._log import WARNING, log
+from ._tracking import FRESHNESS, Tracking
 
 # With these codes a server refuses for now what it allows at another time.
 _BUSY = ("BUSY", "LOADING", "MASTERDOWN", "OOM", "TRYAGAIN")
@@ -45,14 +46,7 @@ class Tracker:
         self, options: Options, tracking: Tracking, cache: Cache, trace: Trace | None
     ) -> None:
         self.inline = tracking.listener == "inline"
-        if tracking.noloop and not tracking.bcast:
-            # In default mode NOLOOP silences all that happens while a command of ours runs: keys
-            # that expire, are evicted or fall out of the server's table too (tracking.c; seen on
-            # Redis 7.0 and Valkey 8.1). Without it own writes are announced, and dropped twice.
-            tracking = Tracking(
-                optin=tracking.optin, optout=tracking.optout, listener=tracking.listener
-            )
-        self._tracking = tracking
+        self._tracking = tracking = tracking.sound()
         self._cache = cache
         self._refused = False
         self._listener = None if self.inline else Listener(options, tracking, cache, trace)
@@ -67,6 +61,7 @@ class Tracker:
             self.arm(first)
 
     def _give_up(self, reason: str) -> None:
+        log(WARNING, "tracking", "not caching: %s", reason)
         self._refused = True
         self.stop(reason, "reconnect")
 

@@ -8,15 +8,53 @@ set-ups that will never deliver anything.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from ._frozen import Frozen
+
 INVALIDATE_CHANNEL = b"__redis__:invalidate"
 
+# A link that goes dead without a word, the listener's or a data connection's, is noticed
+# PING_INTERVAL + PING_TIMEOUT seconds after the last proof of life at the latest, and no entry is
+# served beyond that.
+PING_INTERVAL = 1.0
+PING_TIMEOUT = 1.5
+FRESHNESS = PING_INTERVAL + PING_TIMEOUT
 
-@dataclass(frozen=True, slots=True, init=False)
-class Tracking:
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 2.0
+
+
+class Pause:
+    """How long to wait before the next attempt, in seconds: ever longer, with jitter.
+
+    Args:
+        attempts: how many there are; None for no end of them.
+    """
+
+    __slots__ = ("_attempts", "_delay")
+
+    def __init__(self, attempts: int | None = None) -> None:
+        self._attempts = attempts
+        self._delay = _FIRST_DELAY
+
+    def left(self) -> bool:
+        """Count an attempt; False if all were made."""
+        if self._attempts is None:
+            return True
+        self._attempts -= 1
+        return self._attempts >= 0
+
+    def next(self) -> float:
+        """Give the pause before the next attempt."""
+        import random  # takes longer to import than a pause is needed by most
+
+        delay, self._delay = self._delay, min(self._delay * 2, _LONGEST_DELAY)
+        return delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
+
+
+class Tracking(Frozen):
     """How the server is asked to keep this client's cache right.
 
     Attributes:
@@ -34,12 +72,14 @@ class Tracking:
             data connection (RESP3); None, the front end's default.
     """
 
-    bcast: bool = False
-    prefixes: tuple[bytes, ...] = ()
-    optin: bool = False
-    optout: bool = False
-    noloop: bool = False
-    listener: Literal["inline", "dedicated"] | None = None
+    __slots__ = ("bcast", "prefixes", "optin", "optout", "noloop", "listener")  # noqa: RUF023
+
+    bcast: bool
+    prefixes: tuple[bytes, ...]
+    optin: bool
+    optout: bool
+    noloop: bool
+    listener: Literal["inline", "dedicated"] | None
 
     def __init__(
         self,
@@ -56,7 +96,6 @@ class Tracking:
             ValueError: the combination makes no sense; the message says why.
             TypeError: `prefixes` is a single string, or holds something else than strings.
         """
-        assign = object.__setattr__  # the dataclass is frozen
         for name, value in {
             "bcast": bcast,
             "optin": optin,
@@ -65,11 +104,11 @@ class Tracking:
         }.items():
             if not isinstance(value, bool):
                 raise TypeError(f"{name} takes a bool, not {type(value).__name__}")
-            assign(self, name, value)
-        assign(self, "prefixes", _check_prefixes(prefixes))
+            self._set(name, value)
+        self._set("prefixes", _check_prefixes(prefixes))
         if listener not in (None, "inline", "dedicated"):
             raise ValueError(f'listener is "inline", "dedicated" or None, not {listener!r}')
-        assign(self, "listener", listener)
+        self._set("listener", listener)
         if self.prefixes and not bcast:
             raise ValueError("prefixes need bcast=True: the server takes PREFIX only with BCAST")
         if bcast and (optin or optout):
@@ -102,6 +141,17 @@ class Tracking:
             if getattr(self, name):
                 words.append(name.upper().encode())
         return tuple(words)
+
+    def sound(self) -> Tracking:
+        """Give what a client asks the server for: NOLOOP in broadcast mode only.
+
+        In default mode NOLOOP silences all that happens while a command of ours runs: keys that
+        expire, are evicted or fall out of the server's table too (tracking.c; seen on Redis 7.0
+        and Valkey 8.1). Without it own writes are announced, and dropped twice.
+        """
+        if not self.noloop or self.bcast:
+            return self
+        return Tracking(optin=self.optin, optout=self.optout, listener=self.listener)
 
     @property
     def on_listener(self) -> bool:

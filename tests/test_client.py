@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from conftest import StartServer
     from servers import Wire
 
+    from client import EmbeddedServer
+
 # What every set-up does.
 
 
@@ -446,7 +448,13 @@ def test_threads_share_one_fetch(plain_reader: Reader, monkeypatch: pytest.Monke
     assert gate.sent == 1
 
 
-def test_failed_leader_hands_over(plain_reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_leader_hands_over(
+    server: EmbeddedServer,
+    wire: Callable[[EmbeddedServer], Wire],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    db = connect(server.url, cache=True, retries=0)  # or it would read again itself
+    plain_reader = Reader(db, wire(server))
     plain_reader.other("SET", "k", "v")
     plain_reader.read("GET", "warm")
     gate = Gate(monkeypatch, "GET")
@@ -471,6 +479,7 @@ def test_failed_leader_hands_over(plain_reader: Reader, monkeypatch: pytest.Monk
     gate.leave.set()
     for thread in (leader, *followers):
         thread.join(PATIENCE)
+    db.close()
     assert len(failed) == 1
     assert got == [b"v"] * 3
 
@@ -636,13 +645,16 @@ def test_secret_is_not_in_a_servers_error(private_server: StartServer) -> None:
         assert "hunter2" not in repr(frames)
 
 
-def test_deadline_covers_the_wait_for_a_connection_too(server: client.EmbeddedServer) -> None:
+def test_deadline_covers_the_wait_for_a_connection_too(
+    server: client.EmbeddedServer, wire: Callable[[EmbeddedServer], Wire]
+) -> None:
     with connect(server.url, max_connections=1, timeout=1.0) as db:
         held = db._pool.take()
         threading.Timer(0.6, db._pool.give_back, [held]).start()
+        wire(server)("CLIENT", "PAUSE", 1800, "WRITE")
         started = time.monotonic()
         with pytest.raises(TimeoutError):
-            db.execute("BLPOP", "nothing", 5)
+            db.execute("SET", "k", "v")
         assert time.monotonic() - started < 1.5
 
 
@@ -677,11 +689,32 @@ def test_pool_is_bounded_and_waits(server: client.EmbeddedServer) -> None:
         assert db.execute("PING") == b"PONG"
 
 
-def test_time_out_closes_only_its_connection(server: client.EmbeddedServer) -> None:
+def test_time_out_closes_only_its_connection(
+    server: client.EmbeddedServer, wire: Callable[[EmbeddedServer], Wire]
+) -> None:
     with connect(server.url, timeout=0.2) as db:
+        wire(server)("CLIENT", "PAUSE", 600, "WRITE")
         with pytest.raises(TimeoutError):
-            db.execute("BLPOP", "nothing", 1)
+            db.execute("SET", "k", "v")
         assert db.execute("ECHO", "fresh") == b"fresh"
+
+
+def test_command_that_waits_has_its_own_time_on_top(
+    server: client.EmbeddedServer, wire: Callable[[EmbeddedServer], Wire]
+) -> None:
+    other = wire(server)
+    with connect(server.url, timeout=0.2) as db:
+        assert db.execute("BLPOP", "nothing", 0.5) is None
+        assert db.execute("XREAD", "BLOCK", 400, "STREAMS", "nothing", "$") is None
+        threading.Timer(0.5, other, ["RPUSH", "list", "item"]).start()
+        assert db.execute("BLPOP", "list", 0) == [b"list", b"item"]
+
+
+def test_close_ends_a_wait_without_end(server: client.EmbeddedServer) -> None:
+    db = connect(server.url)
+    threading.Timer(0.2, db.close).start()
+    with pytest.raises(ConnectionClosed):
+        db.execute("BLPOP", "nothing", 0)
 
 
 def test_connection_lost_while_idle_is_replaced(plain_reader: Reader) -> None:

@@ -1,0 +1,508 @@
+"""One asyncio connection: a `Session` between a transport and those who wait for its replies.
+
+Whoever sends gets a future; replies resolve the futures in the order of the commands. What is sent
+in one turn of the loop leaves in one write. A caller that has gone, cancelled or out of time,
+keeps its place in the line: its reply is read and dropped there, and nobody else is disturbed.
+There is no task here and no lock, and one timer for all deadlines.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import socket
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+from ._cache import Cache, Source
+from ._connection import notice_silence, server_hostname, tls_context
+from ._errors import CommandTimeout, ConnectError, ConnectionClosed, ConnectTimeout
+from ._handshake import Conversation, Greeting, announced_keys, handshake, scrub
+from ._options import Options
+from ._resp import ProtocolError, Push, ReplyError
+from ._session import Session, Trace, Word, without_secrets
+from ._tracking import INVALIDATE_CHANNEL
+
+# A call on its way: the future, the commands (one where `want` is 0, else so many), `want`, the
+# deadline by the loop's clock (infinite for none), how often it was sent again. A plain tuple,
+# because one is made for every command.
+Flight: TypeAlias = tuple[asyncio.Future[Any], Sequence[Any], int, float, int]
+
+T = TypeVar("T")
+
+_NEVER = float("inf")
+# Callers wait once so many commands are on their way: what is in flight is bounded.
+MAX_FLIGHTS = 10_000
+# A command of this size leaves at once: to join it with others would copy it.
+_LARGE = 64 * 1024
+# Seconds between two looks for flights whose time is up.
+_GRAIN = 0.01
+
+
+class Line:
+    """Flights in the order of their sending, each failed when its deadline has passed.
+
+    Args:
+        loop: the event loop.
+        timeout: seconds of `Options.timeout`, for messages and to judge silence.
+        waiting_for: what a caller whose time is up was waiting for.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, timeout: float | None, waiting_for: str
+    ) -> None:
+        self.flights: deque[Flight] = deque()
+        self._loop = loop
+        self._timeout = timeout
+        self.waiting_for = waiting_for
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = _NEVER
+
+    def watch(self, deadline: float) -> None:
+        """Look for late flights at `deadline`, if not before."""
+        if deadline < self._timer_at:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer_at = deadline
+            self._timer = self._loop.call_at(deadline, self._expire)
+
+    def unwatch(self) -> None:
+        """Look for late flights no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_at = _NEVER
+
+    def _expire(self) -> None:
+        self.unwatch()
+        now = self._loop.time()
+        nearest = _NEVER
+        for flight in self.flights:
+            if flight[0].done():
+                continue
+            if flight[3] <= now:
+                flight[0].set_exception(
+                    CommandTimeout(f"no {self.waiting_for} within {self._timeout} s")
+                )
+            elif flight[3] < nearest:
+                nearest = flight[3]
+        self._rest(now, nearest)
+
+    def _rest(self, now: float, nearest: float) -> None:
+        if nearest < _NEVER:
+            self.watch(max(nearest, now + min(_GRAIN, (self._timeout or 1.0) / 20)))
+
+
+class Link(Line, asyncio.Protocol):
+    """A connection of an asyncio client. `open_link` makes one.
+
+    Args:
+        options: where to and as whom.
+        loop: the event loop, which is running.
+        name, trace: as of `Session`.
+        cache: where invalidations go, or None.
+        on_push: told of every other push.
+        on_lost: told once of the end, its reason, and of the flights that nobody has answered;
+            the last `unsent` of them never left.
+        raw: whether replies stay bytes whatever `options.encoding` says.
+
+    Attributes:
+        epoch: of the channel on which changes of what it reads are announced; 0 before that.
+        source: of what it reads, ended with it.
+        asked: whether the server was asked to track it; the answer may have been no.
+        unsent: how many flights, the last ones, have not been written.
+        closed: whether it must not be used any more.
+        greeting: what the handshake learned.
+    """
+
+    greeting: Greeting
+
+    def __init__(
+        self,
+        options: Options,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        name: str,
+        trace: Trace | None,
+        cache: Cache | None = None,
+        on_push: Callable[[Push], None] | None = None,
+        on_lost: Callable[[Link, Exception], None] | None = None,
+        raw: bool = False,
+    ) -> None:
+        super().__init__(loop, options.timeout, f"reply from {options.address}")
+        self._options = options
+        self._cache = cache
+        self._on_push = on_push
+        self._on_lost = on_lost
+        self._session = Session(
+            on_push=self._take_push,
+            encoding=None if raw else options.encoding,
+            errors=options.errors,
+            max_bulk=options.max_bulk,
+            trace=trace,
+            name=name,
+        )
+        self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
+        self._paused = False
+        self._partial: list[Any] = []  # replies of the oldest flight, if it wants several
+        self._announced: list[bytes] = []
+        self._heard = 0.0
+        self._why: Exception | None = None
+        self._ping: asyncio.Future[Any] | None = None  # not written yet, so others may share it
+        self._room: deque[asyncio.Future[None]] = deque()
+        self._emptied: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] = loop.create_future()
+        self.epoch = 0
+        self.source = Source()
+        self.asked = False
+        self.unsent = 0
+        self.closed = False
+
+    # Sending.
+
+    @property
+    def protocol(self) -> int:
+        """2 or 3: what is spoken now."""
+        return self._session.protocol
+
+    @property
+    def full(self) -> bool:
+        """Whether callers have to wait: the peer takes no more, or too much is on its way."""
+        return self._paused or len(self.flights) >= MAX_FLIGHTS
+
+    async def room(self) -> None:
+        """Wait until the link is no longer full, or closed."""
+        turn = self._loop.create_future()
+        self._room.append(turn)
+        await turn
+
+    def send(self, command: Sequence[Word], deadline: float) -> asyncio.Future[Any]:
+        """Send one command; its reply resolves the future, an error as a value.
+
+        Raises:
+            TypeError, ValueError, CommandRefused: as `Session.send`; nothing was sent.
+        """
+        data = self._session.send(*command)
+        future = self._loop.create_future()
+        self.flights.append((future, command, 0, deadline, 0))
+        self._write(data)
+        if deadline < self._timer_at:
+            self.watch(deadline)
+        return future
+
+    def send_many(
+        self, commands: Sequence[Sequence[Word]], deadline: float
+    ) -> asyncio.Future[list[Any]]:
+        """Send several commands in one piece; the list of their replies resolves the future."""
+        future = self._loop.create_future()
+        self.resend((future, commands, len(commands), deadline, 0))
+        return future
+
+    def resend(self, flight: Flight) -> None:
+        """Send a flight that another link has not brought home."""
+        _, commands, want, deadline, _ = flight
+        data = self._session.send_many(commands) if want else self._session.send(*commands)
+        self.flights.append(flight)
+        self._write(data)
+        self.watch(deadline)
+
+    def _write(self, data: bytes) -> None:
+        out = self._out
+        if len(data) >= _LARGE:
+            self._flush()
+        self.unsent += 1
+        if not out and not self._paused:
+            self._loop.call_soon(self._flush)
+        out.append(data)
+        if len(data) >= _LARGE:
+            self._flush()
+
+    def _flush(self) -> None:
+        out = self._out
+        if self._paused or not out or self._transport is None or self.closed:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        self.unsent = 0
+        self._ping = None
+        self._transport.write(data)
+
+    def ping(self, deadline: float = _NEVER) -> asyncio.Future[Any]:
+        """Send a PING, or share the one that has not left yet.
+
+        Its reply proves that all that was pushed before has reached the cache.
+        """
+        ping = self._ping
+        if ping is None or ping.done():
+            ping = self._ping = self.send((b"PING",), deadline)
+            ping.add_done_callback(_look)
+        return ping
+
+    async def roundtrip(self, commands: Sequence[Sequence[Word]], deadline: float) -> list[Any]:
+        """Send several commands and give their replies, errors in place."""
+        return without_secrets(commands, await self.send_many(commands, deadline))
+
+    async def converse(self, conversation: Conversation[T]) -> T:
+        """Carry a conversation on to its end and give its result."""
+        try:
+            batch = next(conversation)
+            while True:
+                batch = conversation.send(await self.roundtrip(batch, self._deadline()))
+        except StopIteration as end:
+            return end.value  # type: ignore[no-any-return]
+        finally:
+            conversation.close()
+
+    def _deadline(self) -> float:
+        return _NEVER if self._timeout is None else self._loop.time() + self._timeout
+
+    # The transport's calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # type: ignore[assignment]
+        self._heard = self._loop.time()
+
+    def data_received(self, data: bytes) -> None:
+        if self.closed:
+            return
+        self._heard = self._loop.time()
+        try:
+            results = self._session.receive(data)
+        except Exception as error:  # noqa: BLE001 - whatever it is, nothing will match any more
+            self._hear()
+            self.abort(error)
+            return
+        flights = self.flights
+        at, end = 0, len(results)
+        while at < end:
+            future, _, want, _, _ = flights[0]
+            if want:
+                partial = self._partial
+                some = results[at : at + want - len(partial)]
+                at += len(some)
+                partial += some
+                if len(partial) < want:
+                    break
+                self._partial = []
+                if not future.done():
+                    future.set_result(partial)
+            else:
+                if not future.done():
+                    future.set_result(results[at])
+                at += 1
+            flights.popleft()
+        if self._announced:
+            self._hear()
+        if self._session.failure is not None:
+            self.abort(self._session.failure)
+        if self._room and not self.full:
+            self._make_room()
+        if not flights and self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _hear(self) -> None:
+        """Have the announcements of one read reach the cache together."""
+        if self._announced:
+            announced, self._announced = self._announced, []
+            assert self._cache is not None
+            self._cache.invalidate(announced)
+
+    def _take_push(self, push: Push) -> None:
+        kind = push.kind
+        if self._cache is not None:
+            if kind == "invalidate" or (
+                kind == "message" and len(push) == 3 and push[1] == INVALIDATE_CHANNEL
+            ):
+                keys = announced_keys(push)
+                if keys is None:
+                    self._cache.invalidate(None)
+                else:
+                    self._announced += keys
+            elif kind == "tracking-redir-broken":
+                # The target of our redirect is gone: what this connection reads goes unannounced.
+                self.epoch = 0
+                self._cache.end(self.source)
+                self.source = Source()
+        if self._on_push is not None:
+            self._on_push(push)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._flush()
+        self._make_room()
+
+    def _make_room(self) -> None:
+        room = MAX_FLIGHTS - len(self.flights)
+        while self._room and room > 0:
+            turn = self._room.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                room -= 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        error = self._why
+        if error is None:
+            reason = "the server closed it"
+            if exc is not None:
+                reason = getattr(exc, "strerror", None) or str(exc) or type(exc).__name__
+            last = self._partial[-1] if self._partial else None
+            if isinstance(last, ReplyError):
+                reason += f", after {scrub(self._options, last)!r}"
+            error = ConnectionClosed(
+                f"the connection to {self._options.address} was lost: {reason}"
+            )
+        self._end(error)
+        if not self._gone.done():
+            self._gone.set_result(None)
+
+    # Ends.
+
+    def _rest(self, now: float, nearest: float) -> None:
+        if self.flights and self._timeout is not None:
+            # Whoever ran out of time has left. A peer that stays silent for as long again, with
+            # something owed, is taken for dead.
+            oldest = self.flights[0][3] - self._timeout
+            dead = max(self._heard, oldest if oldest < _NEVER else 0.0) + 2 * self._timeout
+            if now >= dead:
+                self.abort(
+                    ConnectionClosed(
+                        f"{self._options.address} was silent for {2 * self._timeout} s"
+                    )
+                )
+                return
+            nearest = min(nearest, dead)
+        super()._rest(now, nearest)
+
+    def abort(self, why: Exception) -> None:
+        """Close the connection at once: it can't be trusted, or nobody needs it."""
+        if self._why is None:
+            self._why = why
+        if self._transport is not None:
+            self._transport.abort()
+        self._end(self._why)
+
+    def _end(self, error: Exception) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        self.unwatch()
+        if self._on_lost is not None:
+            self._on_lost(self, error)
+        self.fail(error)
+        while self._room:
+            turn = self._room.popleft()
+            if not turn.done():
+                turn.set_result(None)
+        if self._emptied is not None and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def fail(self, error: Exception) -> None:
+        """Fail what is still on its way."""
+        flights, self.flights = self.flights, deque()
+        for index, flight in enumerate(flights):
+            if not flight[0].done():
+                flight[0].set_exception(lost(error, index < len(flights) - self.unsent))
+
+    async def drain(self, patience: float) -> None:
+        """Wait until every reply is here, at most `patience` seconds."""
+        if self.flights and not self.closed:
+            self._emptied = self._loop.create_future()
+            await asyncio.wait([self._emptied], timeout=patience)
+
+    async def close(self) -> None:
+        """Close the connection and wait until it is."""
+        self.abort(ConnectionClosed("this client is closed"))
+        if self._transport is not None:
+            await asyncio.shield(self._gone)
+
+    # Reading less.
+
+    def pause_reading(self) -> None:
+        """Let the peer's bytes wait in the kernel, and then at the peer."""
+        if self._transport is not None and not self.closed:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        """Read again."""
+        if self._transport is not None and not self.closed:
+            self._transport.resume_reading()
+
+    def notice_silence(self) -> None:
+        """Have the kernel end the connection when its peer is gone without a word."""
+        assert self._transport is not None
+        sock = self._transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            notice_silence(sock)
+
+
+def _look(ping: asyncio.Future[Any]) -> None:
+    """Take note of a failure: it is no news, whoever needed the answer or not."""
+    if not ping.cancelled():
+        ping.exception()
+
+
+def lost(error: Exception, sent: bool) -> Exception:
+    """Give what a caller is told whose command was not answered."""
+    if isinstance(error, ProtocolError):
+        return error
+    said = "it may have run" if sent else "it was not sent"
+    told = type(error) if isinstance(error, ConnectionClosed) else ConnectionClosed
+    raised = told(f"{error}; {said}")
+    raised.__cause__ = error
+    return raised
+
+
+async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoop) -> Greeting:
+    """Connect a link, TLS included, and shake hands.
+
+    Raises:
+        ConnectTimeout: no answer within `options.connect_timeout`.
+        ConnectError: the address can't be reached, or TLS was refused.
+        HandshakeError: the server refused the handshake.
+    """
+    if options.credentials is not None:
+        given: Any = options.credentials()
+        options = options.with_credentials(await given if inspect.isawaitable(given) else given)
+    try:
+        try:
+            async with asyncio.timeout(options.connect_timeout):
+                if options.unix_path is not None:
+                    await loop.create_unix_connection(lambda: link, options.unix_path)
+                elif options.ssl:
+                    await loop.create_connection(
+                        lambda: link,
+                        options.host,
+                        options.port,
+                        ssl=tls_context(options),
+                        server_hostname=server_hostname(options),
+                    )
+                else:
+                    await loop.create_connection(lambda: link, options.host, options.port)
+        except TimeoutError:
+            raise ConnectTimeout(
+                f"{options.address} did not accept a connection within {options.connect_timeout} s"
+            ) from None
+        except OSError as error:
+            raise ConnectError(
+                f"can't connect to {options.address}: {error.strerror or error}"
+            ) from error
+        link.greeting = await link.converse(handshake(options))
+        return link.greeting
+    except BaseException:
+        link.abort(ConnectionClosed("the handshake was given up"))
+        raise
+
+
+def take_over(flights: Iterable[Flight], link: Link) -> None:
+    """Send again what waited for a link."""
+    for flight in flights:
+        if not flight[0].done():
+            try:
+                link.resend(flight)
+            except Exception as error:  # noqa: BLE001 - whatever it is, its caller is told
+                flight[0].set_exception(error)
