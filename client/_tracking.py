@@ -15,8 +15,9 @@ from ._frozen import Frozen
 
 INVALIDATE_CHANNEL = b"__redis__:invalidate"
 
-# A link that goes dead without a word is noticed PING_INTERVAL + PING_TIMEOUT seconds after the
-# last proof of life at the latest, and no entry is served beyond that.
+# A link that goes dead without a word, the listener's or a data connection's, is noticed
+# PING_INTERVAL + PING_TIMEOUT seconds after the last proof of life at the latest, and no entry is
+# served beyond that.
 PING_INTERVAL = 1.0
 PING_TIMEOUT = 1.5
 FRESHNESS = PING_INTERVAL + PING_TIMEOUT
