@@ -190,6 +190,17 @@ for options in ({}, {"encoding": "utf-8", "attributes": True}):
             except codec.ProtocolError:
                 outcomes.add("spent")
             del parser
+    # A new beginning that fails half-way: with the old options or the new ones, nothing between.
+    for fail in range(60):
+        parser = codec.Parser(encoding="".join(["latin", "-", "1"]))
+        try:
+            _testcapi.set_nomemory(fail, fail + 1)
+            parser.__init__(encoding="".join(["koi8", "-", "r"]))
+            _testcapi.remove_mem_hooks()
+        except MemoryError:
+            _testcapi.remove_mem_hooks()
+        [reply, push] = parser.feed_all(b"+\\xe4\\r\\n>1\\r\\n+\\xe4\\r\\n")
+        assert reply in ("\\xe4", "\\u0414") and push == [reply], (fail, reply, push)
     for fail in range(60):
         try:
             _testcapi.set_nomemory(fail, fail + 1)
