@@ -463,7 +463,7 @@ def test_any_stream_that_both_take_has_the_same_replies() -> None:
     assert compared > 500
 
 
-# docs/hiredis.md, "Where it differs", on the wire: bytes, what hiredis-py makes of them, what we do.
+# docs/hiredis.md, "Where it differs", bytes, what hiredis-py makes of them, and what we do.
 # A class is an error that is raised. Where a row is wrong, so is the table.
 PUSH = hiredis.PushNotification([2])
 DIFFERENCES: list[tuple[bytes, list[Any], list[Any]]] = [
