@@ -7,7 +7,6 @@ in, RESP_DEBUG=2 Cython's own count of references as well (which then needs Cyth
 
 import os
 import sys
-from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -25,8 +24,10 @@ if sys.implementation.name != "cpython":
         raise SystemExit(f"RESP_EXTENSION=yes, but this is {sys.implementation.name}, not cpython")
     WANTED = "no"
 
-# A change of any of them makes both twins anew.
-INCLUDED = [str(path) for kind in ("*.pxd", "*.h") for path in Path("resp/_speedups").glob(kind)]
+HEADERS = [
+    *("_python.pxd", "_values.pxd"),
+    *("_bytes.h", "_double.h", "_list.h", "_powers.h", "_text.h", "_types.h"),
+]
 if os.name == "nt":
     FLAGS = []
 elif DEBUG != "0":
@@ -55,7 +56,7 @@ def extension(name: str) -> Extension:
     return Extension(
         f"resp._speedups.{name}",
         [f"resp/_speedups/{name}.pyx"],
-        depends=INCLUDED,
+        depends=[f"resp/_speedups/{header}" for header in HEADERS],
         include_dirs=["resp/_speedups"],
         extra_compile_args=FLAGS,
         optional=WANTED != "yes",
