@@ -60,6 +60,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ._async_follower import AsyncFollower
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -95,6 +97,9 @@ def connect_async(
     retries: int | None = None,
     max_idle: float | None = None,
     max_age: float | None = None,
+    replica: bool | None = None,
+    sentinel_username: str | None = None,
+    sentinel_password: str | None = None,
     trace: Trace | None = None,
 ) -> Connecting:
     """Connect to a server and give a client for the tasks of this event loop.
@@ -136,6 +141,9 @@ def connect_async(
         retries=retries,
         max_idle=max_idle,
         max_age=max_age,
+        replica=replica,
+        sentinel_username=sentinel_username,
+        sentinel_password=sentinel_password,
     )
     return Connecting(AsyncClient(options, cache, tracking, max_aside=max_connections, trace=trace))
 
@@ -189,6 +197,12 @@ class AsyncClient(Calls):
         if max_aside is None:
             max_aside = _ASIDE
         check_int("max_connections", max_aside, 1, 2**31 - 1)
+        self._follower: AsyncFollower | None = None
+        if options.sentinels:
+            from ._async_follower import AsyncFollower
+
+            self._follower = AsyncFollower(options, trace, self)
+            options = options.replace(finder=self._follower)
         super().__init__(options, cache, tracking or Tracking(), hear=False)
         self._asked = self._tracking.sound()
         self._trace = trace
@@ -887,6 +901,8 @@ class AsyncClient(Calls):
         link, self._link = self._link, None
         error = ConnectionClosed("this client is closed")
         try:
+            if self._follower is not None:
+                await self._follower.stop()
             if self._connecting is not None:
                 self._connecting.cancel()
                 await asyncio.wait([self._connecting])

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
-from ._connection import notice_silence, server_hostname, tls_context
+from ._connection import notice_silence, server_hostname, tls_context, tls_refused
 from ._errors import CommandTimeout, ConnectError, ConnectionClosed, ConnectTimeout
 from ._handshake import Conversation, Greeting, announced_keys, handshake, scrub
 from ._options import Options
@@ -244,6 +244,11 @@ class Link(Line, asyncio.Protocol):
         """Send several commands and give their replies, errors in place."""
         return without_secrets(commands, await self.send_many(commands, deadline))
 
+    def aim(self, options: Options) -> None:
+        """Take other options before it is opened: where to, as messages show it."""
+        self._options = options
+        self.waiting_for = f"reply from {options.address}"
+
     async def converse(self, conversation: Conversation[T]) -> T:
         """Carry a conversation on to its end and give its result."""
         try:
@@ -465,6 +470,10 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
         ConnectError: the address can't be reached, or TLS was refused.
         HandshakeError: the server refused the handshake.
     """
+    if options.sentinels:
+        from ._async_follower import open_found
+
+        return await open_found(link, options, loop)
     if options.credentials is not None:
         given: Any = options.credentials()
         options = options.with_credentials(await given if inspect.isawaitable(given) else given)
@@ -493,8 +502,10 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
             ) from error
         link.greeting = await link.converse(handshake(options))
         return link.greeting
-    except BaseException:
+    except BaseException as error:
         link.abort(ConnectionClosed("the handshake was given up"))
+        if options.ssl and type(error) is ConnectionClosed:
+            raise tls_refused(options, error.__cause__ or error) from error
         raise
 
 
