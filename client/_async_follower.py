@@ -16,8 +16,6 @@ from ._link import Link, open_link
 from ._sentinel import UNUSABLE, Ask, Finder, Visit, Wait, confirm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from ._handshake import Greeting
     from ._options import Options
     from ._resp import Push
@@ -115,21 +113,22 @@ class AsyncFollower(Finder[Link]):
             if not step.keep:
                 return await _visit(step, loop, self.trace)
             await self._let_go()
-            self._kept = kept = Link(
+            opened = Link(
                 step.options, loop, name="sentinel", trace=self.trace, on_push=self._hear,
                 on_lost=self._wake, raw=True,
             )  # fmt: skip
-            greeting = await open_link(kept, step.options, loop)
-            return await kept.converse(step.conversation(greeting.server))
-        kept_now = self._kept
+            self._kept = opened
+            greeting = await open_link(opened, step.options, loop)
+            return await opened.converse(step.conversation(greeting.server))
+        kept = self._kept
         if isinstance(step, Wait):
-            if kept_now is None:
+            if kept is None:
                 await asyncio.sleep(step.seconds)
                 return []
-            return await self._wait(kept_now, step.seconds, loop)
-        if kept_now is None:
+            return await self._wait(kept, step.seconds, loop)
+        if kept is None:
             raise ConnectionClosed("there is no connection to a sentinel")
-        return await kept_now.converse(step.conversation)
+        return await kept.converse(step.conversation)
 
     async def _wait(
         self, kept: Link, seconds: float, loop: asyncio.AbstractEventLoop

@@ -11,6 +11,7 @@ A connection is used by one thread at a time; `Client` is the thread-safe pool a
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import time
@@ -423,9 +424,17 @@ def open_socket(options: Options) -> socket.socket:
             f"{options.address} did not accept a connection within {options.connect_timeout} s"
         ) from None
     except OSError as error:
-        raise ConnectError(
-            f"can't connect to {options.address}: {error.strerror or error}"
-        ) from error
+        raise ConnectError(f"can't connect to {options.address}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """Give what an error says: the system's words, if it is the system's.
+
+    asyncio puts "Connect call failed" and an address in their place.
+    """
+    if type(error) is OSError or isinstance(error, ConnectionError):
+        return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror or str(error)
 
 
 def tls_refused(options: Options, error: BaseException) -> ConnectError:

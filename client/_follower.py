@@ -15,8 +15,6 @@ from ._errors import ConnectError, ConnectionClosed
 from ._sentinel import UNUSABLE, Ask, Finder, Visit, Wait
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from ._options import Options
     from ._resp import Push
     from ._session import Trace
@@ -135,8 +133,9 @@ class Follower(Finder[Connection]):
             if not step.keep:
                 return _visit(step, self.trace)
             self._let_go()
-            self._kept = kept = Connection(step.options, name="sentinel", trace=self.trace)
-            return kept.converse(step.conversation(kept.server))
+            opened = Connection(step.options, name="sentinel", trace=self.trace)
+            self._kept = opened
+            return opened.converse(step.conversation(opened.server))
         kept = self._kept
         if isinstance(step, Wait):
             return self._wait(kept, step.seconds)

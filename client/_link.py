@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
-from ._connection import notice_silence, server_hostname, tls_context, tls_refused
+from ._connection import notice_silence, reason, server_hostname, tls_context, tls_refused
 from ._errors import CommandTimeout, ConnectError, ConnectionClosed, ConnectTimeout
 from ._handshake import Conversation, Greeting, announced_keys, handshake, scrub
 from ._options import Options
@@ -497,9 +497,7 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
                 f"{options.address} did not accept a connection within {options.connect_timeout} s"
             ) from None
         except OSError as error:
-            raise ConnectError(
-                f"can't connect to {options.address}: {error.strerror or error}"
-            ) from error
+            raise ConnectError(f"can't connect to {options.address}: {reason(error)}") from error
         link.greeting = await link.converse(handshake(options))
         return link.greeting
     except BaseException as error:

@@ -98,7 +98,7 @@ class Options:
     replica: bool = False
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
-    finder: Finder | None = field(default=None, repr=False, compare=False)
+    finder: Finder[Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -361,9 +361,9 @@ _OF_SENTINELS = ("sentinel", "sentinels")
 
 def _without_hosts(rest: str) -> tuple[str, str]:
     """Put one host in the place of a list of hosts: what follows `://`, and the list."""
-    end = min((at for mark in "/?#" if (at := rest.find(mark)) >= 0), default=len(rest))
-    user, at, hosts = rest[:end].rpartition("@")
-    return f"{user}{at}localhost{rest[end:]}", hosts
+    authority = rest[: min([rest.find(mark) for mark in "/?#" if mark in rest] or [len(rest)])]
+    user, at, hosts = authority.rpartition("@")
+    return f"{user}{at}localhost{rest[len(authority) :]}", hosts
 
 
 def _read_hosts(hosts: str) -> tuple[tuple[str, int], ...] | None:

@@ -107,6 +107,8 @@ class Finder(Generic[C]):
         self.moves = 0
         self._end = end
         self._order = [*options.sentinels]
+        # All of them together get the time that one server gets.
+        self._patience = (options.connect_timeout or _PATIENCE) / max(1, len(self._order))
         self.forget()
 
     def forget(self) -> None:
@@ -175,13 +177,13 @@ class Finder(Generic[C]):
         for sentinel in tuple(self._order):
             asked = show_address(*sentinel)
             try:
-                named = yield Visit(self._to(sentinel), self._ask, keep=False)
+                named: Named = yield Visit(self._to(sentinel), self._ask, keep=False)
             except UNUSABLE as error:
                 failures.append(str(error) if asked in str(error) else f"{asked}: {error}")
                 continue
             if not named.usable:
                 failures.append(f"{asked} knows of no replica that is up")
-            for address in sorted(named.usable, key=lambda address: address != self.address):
+            for address in sorted(named.usable, key=self._is_elsewhere):
                 if address in refuted:
                     failures.append(f"{asked} names {show_address(*address)} as well")
                     continue
@@ -194,6 +196,9 @@ class Finder(Generic[C]):
                 self._prefer(sentinel)
                 return address
         raise ConnectError(f"found no server to be {options.address}: {'; '.join(failures)}")
+
+    def _is_elsewhere(self, address: Address) -> bool:
+        return address != self.address
 
     def follow(self) -> Generator[Visit | Ask | Wait, Any, None]:
         """Listen to one sentinel, while there is one, and go where the service goes."""
@@ -236,8 +241,9 @@ class Finder(Generic[C]):
         if not switched:
             # It may be this sentinel that is behind. After a failover there is no doubt: not even
             # if the new primary can't be reached is the old one to be used.
+            soon = {"timeout": self._patience, "connect_timeout": self._patience}
             try:
-                yield Visit(_at(self.options, there), partial(confirm, False), keep=False)
+                yield Visit(_at(self.options, there, **soon), partial(confirm, False), keep=False)
             except UNUSABLE:
                 return
         self.move(there)
@@ -245,8 +251,6 @@ class Finder(Generic[C]):
     def _to(self, sentinel: Address) -> Options:
         """Give the options of a connection to a sentinel."""
         options = self.options
-        # All of them together get the time that one server gets.
-        patience = (options.connect_timeout or _PATIENCE) / len(options.sentinels)
         return _at(
             options,
             sentinel,
@@ -256,8 +260,8 @@ class Finder(Generic[C]):
             credentials=None,
             protocol=None,
             encoding=None,
-            timeout=patience,
-            connect_timeout=patience,
+            timeout=self._patience,
+            connect_timeout=self._patience,
         )
 
     def _ask(self, _server: dict[str, Any]) -> Conversation[Named]:

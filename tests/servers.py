@@ -219,7 +219,7 @@ class Service:
             ask(sentinel, "SENTINEL", "DEBUG", *periods)
             quorum = sentinels // 2 + 1
             ask(sentinel, "SENTINEL", "MONITOR", self.name, primary.host, primary.port, quorum)
-            settings = ["down-after-milliseconds", 300, "failover-timeout", 3000]
+            settings: list[str | int] = ["down-after-milliseconds", 300, "failover-timeout", 3000]
             if password is not None:
                 settings += ["auth-pass", password]
             ask(sentinel, "SENTINEL", "SET", self.name, *settings)
@@ -238,7 +238,10 @@ class Service:
         return next(server for server in self.servers if server.port == port)
 
     def settle(self) -> None:
-        """Wait until everybody knows everybody, all are up, and all replicas follow."""
+        """Bring back what was killed; wait until all know each other, and all replicas follow."""
+        for server in self.servers:
+            if not server.pid:
+                server.restart()  # as a primary: sentinels see to that
         for sentinel in self.sentinels:
             wait_until(lambda: self._is_settled(sentinel))  # noqa: B023 - called at once
 
