@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from ._async_follower import AsyncFollower
     from ._metrics import Metrics
 
 P = ParamSpec("P")
@@ -110,6 +111,9 @@ def connect_async(
     max_idle: float | None = None,
     max_age: float | None = None,
     metrics: Metrics | None = None,
+    replica: bool | None = None,
+    sentinel_username: str | None = None,
+    sentinel_password: str | None = None,
     trace: Trace | None = None,
 ) -> Connecting:
     """Connect to a server and give a client for the tasks of this event loop.
@@ -152,6 +156,9 @@ def connect_async(
         max_idle=max_idle,
         max_age=max_age,
         metrics=metrics,
+        replica=replica,
+        sentinel_username=sentinel_username,
+        sentinel_password=sentinel_password,
     )
     return Connecting(AsyncClient(options, cache, tracking, max_aside=max_connections, trace=trace))
 
@@ -205,6 +212,12 @@ class AsyncClient(Calls):
         if max_aside is None:
             max_aside = _ASIDE
         check_int("max_connections", max_aside, 1, 2**31 - 1)
+        self._follower: AsyncFollower | None = None
+        if options.sentinels:
+            from ._async_follower import AsyncFollower
+
+            self._follower = AsyncFollower(options, trace, self)
+            options = options.replace(finder=self._follower)
         super().__init__(options, cache, tracking or Tracking(), hear=False)
         self._sound = self._tracking.sound()
         self._trace = trace
@@ -1002,6 +1015,8 @@ class AsyncClient(Calls):
         error = ConnectionClosed("this client is closed")
         links: list[Link] = []
         try:
+            if self._follower is not None:
+                await self._follower.stop()
             if self._connecting is not None:
                 self._connecting.cancel()
                 await asyncio.wait([self._connecting])

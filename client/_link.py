@@ -17,7 +17,7 @@ from copy import copy
 from typing import Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
-from ._connection import notice_silence, server_hostname, tls_context
+from ._connection import notice_silence, reason, server_hostname, tls_context, tls_refused
 from ._errors import (
     CommandTimeout,
     ConnectError,
@@ -310,6 +310,11 @@ class Link(Line, asyncio.Protocol):
             raise lost(self.why or ConnectionClosed("the connection is closed"), sent=False)
         return without_secrets(commands, await self.send_many(commands, deadline))
 
+    def aim(self, options: Options) -> None:
+        """Take other options before it is opened: where to, as messages show it."""
+        self._options = options
+        self.waiting_for = f"reply from {options.address}"
+
     async def converse(self, conversation: Conversation[T]) -> T:
         """Carry a conversation on to its end and give its result."""
         try:
@@ -555,6 +560,10 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
         ConnectError: the address can't be reached, or TLS was refused.
         HandshakeError: the server refused the handshake.
     """
+    if options.sentinels:
+        from ._async_follower import open_found
+
+        return await open_found(link, options, loop)
     if options.credentials is not None:
         given: Any = options.credentials()
         options = options.with_credentials(await given if inspect.isawaitable(given) else given)
@@ -578,13 +587,13 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
                 f"{options.address} did not accept a connection within {options.connect_timeout} s"
             ) from None
         except OSError as error:
-            raise ConnectError(
-                f"can't connect to {options.address}: {error.strerror or error}"
-            ) from error
+            raise ConnectError(f"can't connect to {options.address}: {reason(error)}") from error
         link.greeting = await link.converse(handshake(options))
         return link.greeting
-    except BaseException:
+    except BaseException as error:
         link.abort(ConnectionClosed("the handshake was given up"))
+        if options.ssl and type(error) is ConnectionClosed:
+            raise tls_refused(options, error.__cause__ or error) from error
         raise
 
 
