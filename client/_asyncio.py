@@ -195,11 +195,17 @@ class AsyncClient(Calls):
         self._waiting = Line(self._loop, self._options.timeout, "connection to send it on")
         self._closed = False
         _clients.add(self)
+        # Whoever brings it up: what is lost meanwhile must not start another who does.
+        self._connecting = asyncio.current_task()
         try:
             await self._bring_up()
         except BaseException:
+            self._connecting = None
             await self.aclose()
             raise
+        self._connecting = None
+        if not self._complete():
+            self._connecting = self._loop.create_task(_reconnect(weakref.ref(self)))
         if self.cache is not None:
             self._prove(weakref.ref(self))
         return self

@@ -331,6 +331,10 @@ class Client(Calls):
                 if step is BARRIER:
                     outcome = tracker.barrier(connection, deadline)
                 elif isinstance(step, Reservation):
+                    if connection is not None:
+                        # Whoever fetches may need it: inline, there is no other.
+                        self._pool.give_back(connection)
+                        connection = None
                     outcome = wait_for(self._need_cache(), step, deadline)
                 else:
                     if connection is None:
