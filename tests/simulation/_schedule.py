@@ -143,7 +143,7 @@ class Process:
         self.cache = WatchedCache(
             max_entries=4 if small else 100,
             max_bytes=4000 if small else 1_000_000,
-            max_ttl=1.0,
+            max_ttl=choices.of((1.0, 100.0)),
             clock=self.world.clock,
             server_ttl=self.server_ttl,
         )
@@ -173,11 +173,14 @@ class Process:
         for _ in range(choices.pick(7)):
             what = choices.pick(20)
             if what < 12:
-                command = READ_COMMANDS[choices.pick(len(READ_COMMANDS))]
+                command = self.sim.some_read()
                 max_stale = 0.0 if choices.chance(0.08) else None
                 yield from self._read(command, max_stale)
             elif what < 16:
-                yield from self._write(number)
+                if self.sim.computes:
+                    yield "computing", (), {}
+                else:
+                    yield from self._write(number)
             elif what == 16:
                 said = b"%s-%d-%d" % (self.name.encode(), number, choices.pick(1000))
                 reply = yield "execute", ("ECHO", said), {}
@@ -186,7 +189,7 @@ class Process:
             elif what == 17:
                 reply = yield "computing", (), {}
             elif what == 18:
-                command = READ_COMMANDS[choices.pick(len(READ_COMMANDS))]
+                command = self.sim.some_read()
                 began, floors = world.now, self.oracle.floors()
                 reply = yield "uncached", command, {}
                 self._judge(command, reply, began, floors, 0.0)
@@ -356,8 +359,9 @@ class BlockingProcess(Process):
     def start(self, number: int) -> None:
         self.running += 1
         thread = self.machine.spawn(self.name, lambda: self._run(number), f"{self.name}.{number}")
-        if "cancel" in self.sim.mode.faults and self.sim.choices.chance(0.4):
-            self.sim.later(0.3, self._interrupt, thread)
+        if "cancel" in self.sim.mode.faults:
+            for _ in range(self.sim.choices.pick(4)):
+                self.sim.later(0.3, self._interrupt, thread)
 
     def _run(self, number: int) -> None:
         try:
@@ -426,7 +430,7 @@ class BlockingProcess(Process):
         db = self.client
         if db is None or sock.inbox:
             return False
-        known = [*db._pool._all]
+        known = [*db._pool._idle]  # not one that somebody has taken, and found empty
         listener = db._tracker._listener if db._tracker is not None else None
         if listener is not None and listener._connection is not None:
             known.append(listener._connection)
@@ -551,8 +555,9 @@ class AsyncProcess(Process):
         for number in range(1 + self.sim.choices.pick(3)):
             self.running += 1
             task = self._spawn(self._run(number))
-            if "cancel" in self.sim.mode.faults and self.sim.choices.chance(0.4):
-                self.sim.later(0.3, self._cancel, task)
+            if "cancel" in self.sim.mode.faults:
+                for _ in range(self.sim.choices.pick(4)):
+                    self.sim.later(0.3, self._cancel, task)
 
     def _cancel(self, task: asyncio.Task[Any]) -> None:
         if not task.done():
@@ -697,6 +702,10 @@ class Simulation:
         self.server.put(b"k-empty", b"", (b"(setup)",))
         self.server.broadcast.clear()
         self._written = 0
+        # What everybody wants: all, or a few things that they meet at.
+        few = choices.of((0, 4, 2, 1))
+        self.wanted = [choices.of(READ_COMMANDS) for _ in range(few)] or READ_COMMANDS
+        self.computes = choices.chance(0.1)
         kinds: list[type[Process]] = [BlockingProcess, AsyncProcess]
         names = ("A", "B")[: 1 + choices.chance(0.5)]
         self.processes: list[Any] = []
@@ -720,10 +729,21 @@ class Simulation:
         """Have something happen some time soon."""
         self.world.at(self.world.now + within * self.choices.pick(100) / 100, event, *args)
 
+    def some_read(self) -> tuple[Any, ...]:
+        """Give a command that reads something."""
+        return self.choices.of(self.wanted)
+
     def some_write(self, value: bytes) -> tuple[Any, ...]:
         """Give a command that changes something to this value, or with it."""
         choices = self.choices
         what = choices.pick(16)
+        if len(self.wanted) < 5 and choices.chance(0.5):
+            # Something that is read.
+            words = [w if isinstance(w, bytes) else str(w).encode() for w in self.some_read()]
+            key = choices.of(list(READS[words[0]](words)))
+            if key in SETS:
+                return ("SADD", key, value)
+            return ("HSET", key, "f1", value) if key in HASHES else ("SET", key, value)
         if what < 6:
             return ("SET", STRINGS[choices.pick(5)], value)
         if what == 6:

@@ -260,8 +260,6 @@ class Server:
     def serve(self, peer: Peer, words: list[bytes]) -> None:
         """Run one command and write its reply, and around it what it announces."""
         name = words[0].upper()
-        if self.table_size:
-            self._shrink_table()
         if peer.queued is not None and name not in (b"EXEC", b"DISCARD", b"MULTI"):
             peer.queued.append(words)
             peer.raw(b"+QUEUED\r\n")
@@ -275,6 +273,8 @@ class Server:
             reads = READS[name](words) if name in READS else ()
         if reads:
             self._remember(peer, reads)
+        if self.table_size:
+            self._shrink_table()
         if peer.queued is None and name != b"CLIENT":
             # CACHING covers the next command, and a whole transaction where that is MULTI.
             if caching is not None and peer.caching is caching:
@@ -425,7 +425,9 @@ class Server:
             key = tuple(self.table)[self.world.choices.pick(len(self.table))]
             for number in self.table.pop(key):
                 peer = self.peers.get(number)
-                if peer is not None and peer.tracking and not peer.bcast:
+                if peer is None or not peer.tracking or peer.bcast:
+                    continue
+                if not (peer.noloop and peer is self._current):
                     self._announce(peer, [key])
 
 
