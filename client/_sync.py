@@ -340,7 +340,7 @@ class Client(Calls):
                     if connection is None:
                         connection = self._pool.take(deadline)  # which hears
                     if step is ARM:
-                        outcome = tracker.arm(connection), connection.source
+                        outcome = tracker.arm(connection, deadline), connection.source
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         finally:

@@ -61,8 +61,11 @@ class Tracker:
         self._refused = True
         self.stop(reason, "reconnect")
 
-    def arm(self, connection: DataConnection) -> int:
-        """Have the server announce what this connection reads; give the channel's epoch or 0."""
+    def arm(self, connection: DataConnection, deadline: float | None = None) -> int:
+        """Have the server announce what this connection reads; give the channel's epoch or 0.
+
+        `deadline` is a time of `time.monotonic()`, or None.
+        """
         if self._refused:
             return 0
         listener = self._listener
@@ -75,7 +78,7 @@ class Tracker:
                 except ValueError as error:
                     self._cache.close(str(error))
                     return 0
-                if self._track(connection, None):
+                if self._track(connection, None, deadline):
                     connection.epoch = self._cache.open(FRESHNESS, started)
             return connection.epoch
         channel = listener.channel
@@ -89,15 +92,18 @@ class Tracker:
             return channel.epoch
         if connection.epoch == channel.epoch:
             return channel.epoch
-        if not self._track(connection, channel):
+        if not self._track(connection, channel, deadline):
             return 0
         connection.epoch = channel.epoch
         listener.watch(connection, connection.source)
         return channel.epoch
 
-    def _track(self, connection: DataConnection, channel: Channel | None) -> bool:
+    def _track(
+        self, connection: DataConnection, channel: Channel | None, deadline: float | None
+    ) -> bool:
         try:
-            server = connection.converse(track(self._tracking, channel and channel.redirect))
+            conversation = track(self._tracking, channel and channel.redirect)
+            server = connection.converse(conversation, deadline)
         except TrackingRefused as error:
             if self._is_final(channel):
                 self._give_up(str(error))

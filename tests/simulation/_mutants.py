@@ -430,7 +430,7 @@ def silent_link_is_trusted() -> list[Patch]:
 def tracking_before_its_reply() -> list[Patch]:
     """Reads are cached on a connection that the server has not been asked to track."""
 
-    def _track(self: Any, connection: Any, channel: Any) -> bool:
+    def _track(self: Any, connection: Any, channel: Any, deadline: Any) -> bool:
         return True
 
     return [(Tracker, "_track", _track)]

@@ -705,7 +705,7 @@ class Simulation:
         # What everybody wants: all, or a few things that they meet at.
         few = choices.of((0, 4, 2, 1))
         self.wanted = [choices.of(READ_COMMANDS) for _ in range(few)] or READ_COMMANDS
-        self.computes = choices.chance(0.1)
+        self.computes = choices.chance(0.15)
         kinds: list[type[Process]] = [BlockingProcess, AsyncProcess]
         names = ("A", "B")[: 1 + choices.chance(0.5)]
         self.processes: list[Any] = []

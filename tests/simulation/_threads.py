@@ -217,11 +217,12 @@ class Lock:
         thread = Thread.running()
         if self._waiters is None:
             self._waiters = deque()
-        self._waiters.append(thread)
         try:
             while self.held:
                 if until is not None and machine.world.now >= until:
                     return False
+                if thread not in self._waiters:  # somebody may have been faster
+                    self._waiters.append(thread)
                 machine.wait(until)
         finally:
             if thread in self._waiters:
