@@ -1,4 +1,4 @@
-"""The simulation finds nothing in the code and every planted bug, and its server is a real one's twin.
+"""The simulation finds nothing in the code and every planted bug; its server is as real ones are.
 
 See `tests/simulation`. `make simulate` runs a hundred thousand schedules; here are a few thousand.
 """
@@ -392,7 +392,7 @@ def transcript(side: RealSide | ModelSide, script: Script) -> list[tuple[str, st
             side.wait()
         else:
             words = tuple(
-                str(side.ids[word[1:-1]]) if str(word)[:1] == "<" else word for word in command
+                str(side.ids[str(word)[1:-1]]) if str(word)[:1] == "<" else word for word in command
             )
             said = [plain(frame) for frame in side.do(name, words)]
             heard.append((name, str(command), said))

@@ -18,14 +18,11 @@ import sys
 import time
 import warnings
 from multiprocessing import get_context
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[2]))
-
-from tests.simulation._choices import Choices
-from tests.simulation._mutants import MUTANTS
-from tests.simulation._schedule import laboratory, play
-from tests.simulation._shrink import shrink
+from ._choices import Choices
+from ._mutants import MUTANTS
+from ._schedule import laboratory, play
+from ._shrink import shrink
 
 _BATCH = 250  # schedules between two collections of garbage
 

@@ -7,12 +7,16 @@ docstring says what goes wrong. `tests/test_simulation.py` shows that every one 
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
+import client._asyncio
 import client._cache
 import client._calls
+import client._commands
 import client._connection
 import client._handshake
 import client._link
@@ -25,18 +29,19 @@ import client._sync
 import client._tracker
 import client._tracking
 from client import Cache, CommandTimeout, ConnectionClosed, Tracking
-from client._cache import ALWAYS, MISS, Entry, Reservation
+from client._cache import ALWAYS, MISS, Reservation
 from client._connection import Connection
 from client._pool import DataConnection, Pool
 from client._session import Session
 from client._tracker import Tracker
-from resp import Push, ReplyError
+from resp import Push
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 Patch = tuple[Any, str, Any]
-MUTANTS: dict[str, Callable[[], Iterator[None]]] = {}
+MUTANTS: dict[str, Callable[[], AbstractContextManager[None]]] = {}
 
 
 def mutant(make: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
@@ -59,7 +64,7 @@ def mutant(make: Callable[[], list[Patch]]) -> Callable[[], list[Patch]]:
 
 @mutant
 def waits_on_an_idle_socket() -> list[Patch]:
-    """A reader finds another's placeholder and waits on its own idle connection: nobody wakes it."""
+    """A reader finds another's placeholder and waits on its own idle connection."""
 
     def when_ended(self: Cache, reservation: Reservation, callback: object) -> bool:
         return reservation.gone is None
@@ -144,7 +149,7 @@ def spellings_kept_apart() -> list[Patch]:
 @mutant
 def keys_that_collide_when_decoded() -> list[Patch]:
     """Binary keys are decoded with replacement characters, and two of them become one."""
-    place_of = client._read.place_of
+    place_of: Any = client._read.place_of
 
     def decoded(command: Any) -> Any:
         return tuple(
@@ -171,7 +176,7 @@ def _is_command(place: tuple[Any, ...]) -> bool:
 @mutant
 def key_is_argument_one() -> list[Patch]:
     """The keys of commands with several keys, or with `numkeys`, are taken for argument 1."""
-    cacheable_keys = client._calls.cacheable_keys
+    cacheable_keys = client._commands.cacheable_keys
 
     def first(words: Any) -> Any:
         keys = cacheable_keys(words)
@@ -243,13 +248,7 @@ def failed_leader_fails_those_who_wait() -> list[Patch]:
 @mutant
 def idle_pushes_are_not_read() -> list[Patch]:
     """The notifications are read when something else is, and not before."""
-    drain = client._listener._Ear.drain
-
-    def deaf(self: Any, chunks: int | None = None) -> list[Any]:
-        results = drain(self, chunks)
-        return results
-
-    poll_set = client._listener.Listener._poll_set
+    poll_set: Any = client._listener.Listener._poll_set
 
     def without(self: Any, connection: Any) -> Any:
         poll, watched = poll_set(self, connection)
@@ -257,10 +256,7 @@ def idle_pushes_are_not_read() -> list[Patch]:
             poll._wanted.pop(connection.fileno(), None)
         return poll, watched
 
-    return [
-        (client._listener._Ear, "drain", deaf),
-        (client._listener.Listener, "_poll_set", without),
-    ]
+    return [(client._listener.Listener, "_poll_set", without)]
 
 
 @mutant
@@ -303,7 +299,6 @@ def reserved_after_sending() -> list[Patch]:
         cache = self._cache
         call = fetch(self, command, wanted)
         reply = None
-        reservations: list[Reservation] = []
         while True:
             try:
                 step = call.send(reply)
@@ -312,7 +307,6 @@ def reserved_after_sending() -> list[Patch]:
             reply = yield step
             if type(step) is list:
                 # As if they had been made just now: what came in between is not seen.
-                reservations = []
                 for place, keys in wanted:
                     gone = cache.flight(place)
                     if gone is None and keys:
@@ -489,11 +483,6 @@ def life_is_endless() -> list[Patch]:
 @mutant
 def cache_without_bounds() -> list[Patch]:
     """Entries are never evicted, and placeholders not counted."""
-
-    class Endless:
-        def __len__(self) -> int:
-            return 0
-
     reserve, fill = Cache.reserve, Cache.fill
 
     def roomy(call: Any) -> Any:
@@ -532,28 +521,18 @@ def push_taken_for_a_reply() -> list[Patch]:
 @mutant
 def surplus_reply_is_used() -> list[Patch]:
     """A reply that nobody asked for is handed to the next command (redis-py 8.1 does)."""
-
-    def _unexpected(self: Session, value: object) -> Any:
-        raise AssertionError
-
-    take = Session._take_reply
     receive = Session.receive
+    kept: dict[int, list[Any]] = {}
 
     def lenient(self: Session, data: Any) -> list[Any]:
         if self.owed == 0 and bytes(data[:1]) not in (b">", b""):
-            self._sent += 1  # and so the next reply is one behind
-            results = receive(self, data)
-            _kept.setdefault(id(self), []).extend(results)
+            self._sent += 1  # from now on every reply is one behind
+            kept.setdefault(id(self), []).extend(receive(self, data))
             return []
-        kept = _kept.pop(id(self), [])
-        if kept:
-            results = receive(self, data)
-            self._sent -= 0
-            return [*kept, *results][: len(results)]
-        return receive(self, data)
+        results = receive(self, data)
+        return [*kept.pop(id(self), []), *results][: len(results)]
 
-    _kept: dict[int, list[Any]] = {}
-    return [(Session, "receive", lenient), (Session, "_take_reply", take)]
+    return [(Session, "receive", lenient)]
 
 
 @mutant
@@ -574,12 +553,7 @@ def timed_out_connection_is_used_again() -> list[Patch]:
         finally:
             del self.close
 
-    def receive(self: Session, data: Any) -> list[Any]:
-        results = original(self, data)
-        return results
-
-    original = Session.receive
-    return [(Connection, "_exchange", _exchange), (Session, "receive", receive)]
+    return [(Connection, "_exchange", _exchange)]
 
 
 @mutant
@@ -602,8 +576,6 @@ def waiting_holds_the_only_connection() -> list[Patch]:
     held: dict[int, Any] = {}
 
     def keep(self: Pool, connection: DataConnection) -> None:
-        import sys
-
         frame = sys._getframe(1)
         if frame.f_code.co_name == "_carry" and "step" in frame.f_locals:
             step = frame.f_locals["step"]
@@ -626,17 +598,13 @@ def waiting_holds_the_only_connection() -> list[Patch]:
 @mutant
 def connection_leaks_when_the_listener_is_lost_early() -> list[Patch]:
     """The asyncio client brings itself up twice at once, and forgets one of them (found here)."""
-    import asyncio as real
 
     class Nobody:
         def __getattr__(self, name: str) -> Any:
-            return getattr(real, name)
+            return getattr(asyncio, name)
 
         @staticmethod
         def current_task() -> None:
             return None
 
     return [(client._asyncio, "asyncio", Nobody())]
-
-
-__all__ = ["MUTANTS", "Entry", "ReplyError", "mutant"]

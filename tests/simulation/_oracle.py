@@ -132,10 +132,11 @@ class Oracle:
                     return
                 found.append(expected)
         raise Violation(
-            f"{self._owner}: {shown(words)} gave {reply!r} at {self._at(self._world.now)}, asked at "
-            f"{self._at(began)}; what it could be: {found!r}; the keys: "
+            f"{self._owner}: {shown(words)} gave {reply!r} at {self._at(self._world.now)}, "
+            f"asked at {self._at(began)}; what it could be: {found!r}; the keys: "
             + "; ".join(
-                f"{shown((key,))} " + ", ".join(
+                f"{shown((key,))} "
+                + ", ".join(
                     f"{version.value!r} by {version.writer or 'nobody'} at {self._at(version.born)}"
                     for version in self.versions(key)[-4:]
                 )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import resp
 
-from ._world import Violation, Wire, World
+from ._world import Wire, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +35,7 @@ class Version(NamedTuple):
     expires: float = NEVER
 
 
-class Refused(Exception):  # noqa: N818 - an error reply
+class Refused(Exception):
     """An error reply."""
 
 
@@ -275,10 +275,9 @@ class Server:
             self._remember(peer, reads)
         if self.table_size:
             self._shrink_table()
-        if peer.queued is None and name != b"CLIENT":
-            # CACHING covers the next command, and a whole transaction where that is MULTI.
-            if caching is not None and peer.caching is caching:
-                peer.caching = None
+        # CACHING covers the next command, and a whole transaction where that is MULTI.
+        if peer.queued is None and name != b"CLIENT" and caching is not None:
+            peer.caching = None
         self._current = None
         pending, self._pending = self._pending, []
         for target, keys in pending:
@@ -480,9 +479,7 @@ def _tracking(server: Server, peer: Peer, names: list[bytes], words: list[bytes]
             at += 1
             redirect = int(words[at])
             if redirect not in server.peers:
-                raise Refused(
-                    b"ERR The client ID you want redirect to does not exist"
-                )
+                raise Refused(b"ERR The client ID you want redirect to does not exist")
         elif names[at] == b"PREFIX":
             at += 1
             prefixes.append(words[at])
@@ -544,7 +541,7 @@ def _del(server: Server, peer: Peer, words: list[bytes]) -> None:
 
 def _rpush(server: Server, peer: Peer, words: list[bytes]) -> None:
     server._expire(words[1])
-    members = _list(server.get(words[1])) + (words[2],)
+    members = (*_list(server.get(words[1])), words[2])
     server.put(words[1], (b"list", *members), words)
     peer.reply(len(members))
 
@@ -655,5 +652,3 @@ _HANDLERS: dict[bytes, Callable[[Server, Peer, list[bytes]], None]] = {
     b"MULTI": _multi,
     b"EXEC": _exec,
 }
-
-__all__ = ["NEVER", "READS", "Peer", "Refused", "Server", "Version", "Violation", "evaluate"]

@@ -51,9 +51,8 @@ def shrink(
         at = 0
         while at < len(best) and budget > 0:
             rest = best[at + size :]
-            if any(best[at : at + size]) and better([*best[:at], *[0] * size, *rest]):
-                at += size
-            elif not better([*best[:at], *rest]):
+            plain = any(best[at : at + size]) and better([*best[:at], *[0] * size, *rest])
+            if plain or not better([*best[:at], *rest]):
                 at += size
         size //= 2
     for at in range(len(best)):

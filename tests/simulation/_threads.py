@@ -448,6 +448,10 @@ def _socketpair() -> tuple[FakeSocket, FakeSocket]:
     return one, other
 
 
+def _open_socket(options: Any) -> FakeSocket:
+    return Machine.current.connect(options)
+
+
 def _notice_silence(sock: FakeSocket) -> None:
     sock.watched = True
     if sock.back.cut:
@@ -476,7 +480,7 @@ def no_threads() -> Iterator[None]:
     fakes: list[tuple[Any, str, Any]] = [
         (client._connection, "select", _select),
         (client._connection, "time", _time),
-        (client._connection, "open_socket", lambda options: Machine.current.connect(options)),
+        (client._connection, "open_socket", _open_socket),
         (client._connection, "notice_silence", _notice_silence),
         (client._listener, "select", _select),
         (client._listener, "socket", SimpleNamespace(socketpair=_socketpair)),

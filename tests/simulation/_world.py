@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 _MAX_EVENTS = 60_000
 
 
-class Violation(AssertionError):  # noqa: N818 - what it says
+class Violation(AssertionError):
     """Something that must never happen has happened."""
 
 
