@@ -504,13 +504,16 @@ def grammar(
             items.append(value)
             remaining -= 1
 
-            if length is not None and length >= LONG and fast and failure is None:
+            if (
+                length is not None
+                and LONG <= length < len(buffer) - position
+                and fast
+                and failure is None
+            ):
                 # Large bulks come in runs: 3 for 1 KiB.
                 most = remaining if kind != TOP else 0 if tape.single else len(buffer)
-                bulks, behind = large_bulks(buffer, position, most, max_bulk)
-                try:
-                    items += map(decode, bulks) if text else bulks
-                    remaining -= len(bulks) if kind != TOP else 0
-                    position = behind
-                except UnicodeError:
-                    pass
+                run, position = large_bulks(
+                    buffer, position, most, max_bulk, decode if text else None
+                )
+                items += run
+                remaining -= len(run) if kind != TOP else 0

@@ -149,6 +149,7 @@ class Tables:
 _ANSWERS: Final = {
     line + b"\r\n": value for line, value in SCALARS.items() if not line.startswith(b":")
 }
+LONGEST_ANSWER: Final = max(map(len, _ANSWERS))
 # By the number of tokens where all elements are bulks.
 _ARRAYS: Final = {2 * count + 2: b"*%d" % count for count in range(1, SMALL // 8)}
 
@@ -158,7 +159,7 @@ def whole_reply(data: bytes, decode: Callable[[bytes], str] | None) -> Any:
 
     The usual answer to one command needs no window: 3 for these. Returns `MISSING` for all others.
     """
-    value: Any = _ANSWERS.get(data, MISSING)
+    value: Any = _ANSWERS.get(data, MISSING) if len(data) <= LONGEST_ANSWER else MISSING
     if value is MISSING:
         tokens = data.split(b"\r\n")
         count, line = len(tokens), tokens[0]
@@ -172,8 +173,11 @@ def whole_reply(data: bytes, decode: Callable[[bytes], str] | None) -> Any:
                 return int(line[1:])
         elif line == _ARRAYS.get(count):
             payloads = tokens[2::2]
-            if [*map(_HEADERS.get, map(len, payloads))] == tokens[1:-1:2]:
-                value = payloads
+            try:
+                if [_HEADERS[len(payload)] for payload in payloads] == tokens[1:-1:2]:
+                    value = payloads
+            except KeyError:
+                return MISSING
     if decode is not None and value is not MISSING:
         try:
             if type(value) is bytes:
@@ -185,29 +189,44 @@ def whole_reply(data: bytes, decode: Callable[[bytes], str] | None) -> Any:
     return value
 
 
-def large_bulks(buffer: bytes, position: int, most: int, longest: int) -> tuple[list[bytes], int]:
-    """Return the large bulks that stand at a position one after the other, and what is behind."""
-    bulks: list[bytes] = []
-    while len(bulks) < most:
-        end = buffer.find(b"\r\n", position, position + LEAST_LINE)
-        digits = buffer[position + 1 : end]
-        if end < position + 5 or buffer[position] != BULK_STRING or not digits.isdigit():
+def large_bulks(
+    buffer: bytes, position: int, most: int, longest: int, decode: Callable[[bytes], str] | None
+) -> tuple[list[Any], int]:
+    """Return the large bulks that stand at a position one after the other, and what is behind.
+
+    They end before what is no large bulk, is not complete or can't be decoded.
+    """
+    values: list[Any] = []
+    going_on = True
+    while going_on and len(values) < most:
+        begin = buffer.find(b"\r\n", position, position + LEAST_LINE) + 2
+        digits = buffer[position + 1 : begin - 2]
+        if begin < position + 7 or buffer[position] != BULK_STRING or not digits.isdigit():
             break
-        begin, length = end + 2, int(digits)
+        length = int(digits)
         if length > longest:
             break
-        # Many are as long as the one before, and a header between them says so.
+        # Many are as long as the one before, and the bytes between them say so: 2 for 1 KiB.
         between = b"\r\n" + buffer[position:begin]
-        while buffer.startswith(between, begin + length) and len(bulks) < most - 1:
-            bulks.append(buffer[begin : begin + length])
-            begin += length + len(between)
-        stop = begin + length
-        if buffer[stop : stop + 2] != b"\r\n":
-            position = begin - len(between) + 2
-            break
-        bulks.append(buffer[begin:stop])
-        position = stop + 2
-    return bulks, position
+        size = len(between)
+        step = length + size
+        last = min(len(buffer) - 2, begin + step * (most - len(values)) - size)
+        before, going_on = len(values), False
+        try:
+            for end in range(begin + length, last + 1, step):
+                behind = buffer[end : end + size]
+                alike = behind == between
+                if not alike and behind[:2] != b"\r\n":
+                    break
+                value = buffer[end - length : end]
+                values.append(value if decode is None else decode(value))
+                if not alike:
+                    going_on = True
+                    break
+        except UnicodeError:
+            pass  # the grammar says what becomes of it
+        position += step * (len(values) - before)
+    return values, position
 
 
 _tables: Final[dict[bool, Tables]] = {}
