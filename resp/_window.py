@@ -38,10 +38,10 @@ FULL: Final = 2  # by END, and max_elements have come
 MISSING: Final = object()
 
 # What a token can mean, besides the type byte of an aggregate and its number of elements.
-SCALAR: Final = None  # a value
+SCALAR: Final[Any] = None  # a value
 BULK: Final = 1  # the length of the next token
 OTHER: Final = 2  # nothing that the table has
-UNKNOWN: Final = (OTHER, None)
+UNKNOWN: Final[tuple[Any, Any]] = (OTHER, None)
 
 # Bulks below this length have a header in the tables.
 LONG: Final = 1000
@@ -130,7 +130,7 @@ class Tables:
             self.marks = [mark.decode() for mark in self.marks]
             self.verbatim, self.colon, self.plain_text = "=", ":", "txt"
             self.new_verbatim = (str.__new__, VerbatimStr)
-        self.meanings: dict[Any, tuple[int, Any]] = {
+        self.meanings: dict[Any, tuple[Any, Any]] = {
             **{token: (SCALAR, value) for token, value in self.scalars.items()},
             **{header: (BULK, length) for length, header in self.headers.items()},
             **self.openers,
@@ -347,14 +347,16 @@ class Window:
         if kind == TOP:
             remaining = 1 if single else ENDLESS
         # What opens here waits here, with its kind, items and remaining: half of a frame.
-        opened: list[tuple[int, list[Any], int]] = []
+        opened: list[tuple[Any, list[Any], int]] = []
         alike, doubt, doubts = self._alike, self._doubt, self._doubts
         trigger = at + alike
 
+        # Constants of the module cost more than locals: 1.02 for these.
+        unknown, length, other, array = UNKNOWN, BULK, OTHER, ARRAY
         while True:
             # Whole tokens are looked up before any is taken apart.
-            what, value = meaning(token := tokens[at], UNKNOWN)
-            if what == BULK:
+            what, value = meaning(token := tokens[at], unknown)
+            if what == length:
                 bulk = tokens[at + 1]
                 if len(bulk) != value:
                     break
@@ -367,7 +369,7 @@ class Window:
                 at += 2
             elif what is None:
                 at += 1
-            elif what == OTHER:
+            elif what == other:
                 mark = token[:1]
                 if mark == integer and is_number(digits := token[1:]) and len(digits) < LEAST_LINE:
                     value = int(digits)
@@ -378,8 +380,10 @@ class Window:
                         break
                     at = behind
                     trigger = at + alike
-            elif kind != ARRAY and kind != TOP and (
-                kind == SET or (kind in PAIRED and not len(items) % 2)
+            elif (
+                kind != array
+                and kind != TOP
+                and (kind == SET or (kind in PAIRED and not len(items) % 2))
             ):
                 break  # to be frozen
             elif len(opened) >= room:
@@ -390,7 +394,8 @@ class Window:
                     reply = at
                 while True:
                     at += 1
-                    opening, size = what, value
+                    opening: Any = what
+                    size = value
                     if size > SHORT and plain:
                         # All of its elements may be bulks.
                         if doubt:
@@ -406,16 +411,16 @@ class Window:
                     # Or few of them, and most of them plain; of many some may be a run.
                     within, few = [], size <= FEW
                     while few:
-                        what, value = meaning(token := tokens[at], UNKNOWN)
+                        what, value = meaning(token := tokens[at], unknown)
                         if what is None:
                             at += 1
-                        elif what == BULK:
+                        elif what == length:
                             bulk = tokens[at + 1]
-                            if len(bulk) != value or not plain and not bulk.isascii():
+                            if len(bulk) != value or not (plain or bulk.isascii()):
                                 break
                             value = bulk
                             at += 2
-                        elif what == OTHER:
+                        elif what == other:
                             mark = token[:1]
                             if (
                                 mark == integer
@@ -439,12 +444,18 @@ class Window:
                         break
                     opened.append((kind, items, remaining))
                     kind, items, remaining = opening, within, size
-                    if not few or what <= OTHER or not value or kind != ARRAY or len(opened) >= room:
+                    if (
+                        kind != array  # what comes next may have to be frozen
+                        or not few
+                        or what == length
+                        or not value
+                        or len(opened) >= room
+                    ):
                         break
                 trigger = at + alike
                 if size:
                     continue
-                if opening == ARRAY:
+                if opening == array:
                     value = within
                 elif opening == MAP:
                     # Even by construction: strict=True would only cost.
@@ -459,7 +470,7 @@ class Window:
                 trigger = at + alike
             else:
                 at += 1
-                value = [] if what == ARRAY else {} if what == MAP else set()
+                value = [] if what == array else {} if what == MAP else set()
 
             items.append(value)
             remaining -= 1
@@ -476,7 +487,7 @@ class Window:
 
             # Close what is complete.
             while not remaining:
-                if kind == ARRAY:
+                if kind == array:
                     value = items
                 elif kind == MAP:
                     value = dict(zip(pairs := iter(items), pairs))  # noqa: B905
@@ -500,8 +511,9 @@ class Window:
             trigger = at + alike
 
         # The frames of what opened here and is not complete.
-        for outer in opened:
-            stack.append((outer[0], outer[1], outer[2] if outer[0] != TOP else 1, ending, 0, text, start))
+        for outer, others, left in opened:
+            left = 1 if outer == TOP else left
+            stack.append((outer, others, left, ending, 0, text, start))
             ending = COUNTED
 
         self._doubt, self._doubts = doubt, doubts
