@@ -506,7 +506,7 @@ def grammar(
             items.append(value)
             remaining -= 1
 
-            # Large bulks come in runs: 3 for 1 KiB.
+            # Large bulks come in runs.
             if (
                 length is not None
                 and LONG <= length < len(buffer) - position

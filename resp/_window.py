@@ -71,6 +71,8 @@ FEWEST: Final = 8  # elements still to come, or no run is tried
 # How many aggregates, at most, are not taken for bulks alone, where the last ones were not.
 MOST_DOUBTS: Final = 15
 
+# More than so many elements are tried as bulks alone; up to so many are taken one by one, before
+# their container has a frame.
 SHORT: Final = 2
 FEW: Final = 24
 
