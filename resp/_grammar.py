@@ -394,7 +394,9 @@ def grammar(
         # Digits, as most lines are, need no further look; bytes.isdigit() is ASCII only.
         number = int(content) if content.isdigit() and len(content) <= short else -1
 
-        if fast and line in SCALARS:
+        if byte == BULK_STRING and 0 <= number <= max_bulk:
+            length = number
+        elif fast and line in SCALARS:
             value = SCALARS[line]
         elif number < 0 and (CR in line or LF in line or len(content) > max_line):
             check_line(line, offset, max_line, complete=True)
@@ -504,13 +506,17 @@ def grammar(
             items.append(value)
             remaining -= 1
 
-            if length is not None and length >= LONG and fast and failure is None:
-                # Large bulks come in runs: 3 for 1 KiB.
-                most = remaining if kind != TOP else 0 if tape.single else len(buffer)
-                bulks, behind = large_bulks(buffer, position, most, max_bulk)
-                try:
-                    items += map(decode, bulks) if text else bulks
-                    remaining -= len(bulks) if kind != TOP else 0
-                    position = behind
-                except UnicodeError:
-                    pass
+            # Large bulks come in runs.
+            if (
+                length is not None
+                and LONG <= length < len(buffer) - position
+                and (kind != TOP or not tape.single)
+                and fast
+                and failure is None
+            ):
+                most = remaining if kind != TOP else len(buffer)
+                run, position = large_bulks(
+                    buffer, position, most, max_bulk, decode if text else None
+                )
+                items += run
+                remaining -= len(run) if kind != TOP else 0

@@ -15,8 +15,8 @@ the same stack of open containers, and nothing is taken twice.
 from __future__ import annotations
 
 from ._errors import ProtocolError, ReplyError
-from ._lines import parse_big_number, parse_double, parse_integer, parse_verbatim
-from ._types import ARRAY, ATTRIBUTE, BULK_STRING, MAP, PUSH, SET, Push, VerbatimStr
+from ._lines import parse_big_number, parse_double, parse_integer
+from ._types import ARRAY, ATTRIBUTE, BULK_STRING, MAP, PUSH, SET, Push, VerbatimBytes, VerbatimStr
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ FULL: Final = 2  # by END, and max_elements have come
 MISSING: Final = object()
 
 # What a token can mean, besides the type byte of an aggregate and its number of elements.
-SCALAR: Final = 0  # a value
+SCALAR: Final[Any] = None  # a value
 BULK: Final = 1  # the length of the next token
 OTHER: Final = 2  # nothing that the table has
-UNKNOWN: Final = (OTHER, None)
+UNKNOWN: Final[tuple[Any, Any]] = (OTHER, None)
 
 # Bulks below this length have a header in the tables.
 LONG: Final = 1000
@@ -71,6 +71,11 @@ FEWEST: Final = 8  # elements still to come, or no run is tried
 # How many aggregates, at most, are not taken for bulks alone, where the last ones were not.
 MOST_DOUBTS: Final = 15
 
+# More than so many elements are tried as bulks alone; up to so many are taken one by one, before
+# their container has a frame.
+SHORT: Final = 2
+FEW: Final = 24
+
 PAIRED: Final = frozenset((MAP, ATTRIBUTE))
 
 # Encodings where ASCII bytes are ASCII text, whatever comes before them.
@@ -92,7 +97,7 @@ _OPENERS: Final = {
     b"%c%d" % (kind, count): (kind, count * (1 + (kind == MAP)))
     for kind in (ARRAY, MAP, SET)
     for count in range(MANY)
-} | {b">2": (PUSH, 2)}
+} | {b">2": (PUSH, 0)}
 
 
 class Tables:
@@ -108,7 +113,11 @@ class Tables:
         self.invalidate: list[Any] = [b"$10", b"invalidate", b"*1"]
         self.integers: tuple[Any, Any, Any] = (b",", b",:", b"")
         self.integer: Any = b":"
-        self.marks: list[Any] = [b"+", b"-", b"=", b"\r", b"\n"]
+        self.marks: list[Any] = [b"+", b"-", b"\r", b"\n"]
+        self.verbatim: Any = b"="
+        self.colon: Any = b":"
+        self.plain_text: Any = b"txt"
+        self.new_verbatim: Any = (bytes.__new__, VerbatimBytes)
         if text:
             self.crlf = "\r\n"
             self.scalars = {
@@ -121,7 +130,9 @@ class Tables:
             self.integers = (",", ",:", "")
             self.integer = ":"
             self.marks = [mark.decode() for mark in self.marks]
-        self.meanings: dict[Any, tuple[int, Any]] = {
+            self.verbatim, self.colon, self.plain_text = "=", ":", "txt"
+            self.new_verbatim = (str.__new__, VerbatimStr)
+        self.meanings: dict[Any, tuple[Any, Any]] = {
             **{token: (SCALAR, value) for token, value in self.scalars.items()},
             **{header: (BULK, length) for length, header in self.headers.items()},
             **self.openers,
@@ -140,6 +151,7 @@ class Tables:
 _ANSWERS: Final = {
     line + b"\r\n": value for line, value in SCALARS.items() if not line.startswith(b":")
 }
+LONGEST_ANSWER: Final = max(map(len, _ANSWERS))
 # By the number of tokens where all elements are bulks.
 _ARRAYS: Final = {2 * count + 2: b"*%d" % count for count in range(1, SMALL // 8)}
 
@@ -149,7 +161,7 @@ def whole_reply(data: bytes, decode: Callable[[bytes], str] | None) -> Any:
 
     The usual answer to one command needs no window: 3 for these. Returns `MISSING` for all others.
     """
-    value: Any = _ANSWERS.get(data, MISSING)
+    value: Any = _ANSWERS.get(data, MISSING) if len(data) <= LONGEST_ANSWER else MISSING
     if value is MISSING:
         tokens = data.split(b"\r\n")
         count, line = len(tokens), tokens[0]
@@ -163,8 +175,11 @@ def whole_reply(data: bytes, decode: Callable[[bytes], str] | None) -> Any:
                 return int(line[1:])
         elif line == _ARRAYS.get(count):
             payloads = tokens[2::2]
-            if [*map(_HEADERS.get, map(len, payloads))] == tokens[1:-1:2]:
-                value = payloads
+            try:
+                if [_HEADERS[len(payload)] for payload in payloads] == tokens[1:-1:2]:
+                    value = payloads
+            except KeyError:
+                return MISSING
     if decode is not None and value is not MISSING:
         try:
             if type(value) is bytes:
@@ -176,29 +191,44 @@ def whole_reply(data: bytes, decode: Callable[[bytes], str] | None) -> Any:
     return value
 
 
-def large_bulks(buffer: bytes, position: int, most: int, longest: int) -> tuple[list[bytes], int]:
-    """Return the large bulks that stand at a position one after the other, and what is behind."""
-    bulks: list[bytes] = []
-    while len(bulks) < most:
-        end = buffer.find(b"\r\n", position, position + LEAST_LINE)
-        digits = buffer[position + 1 : end]
-        if end < position + 5 or buffer[position] != BULK_STRING or not digits.isdigit():
+def large_bulks(
+    buffer: bytes, position: int, most: int, longest: int, decode: Callable[[bytes], str] | None
+) -> tuple[list[Any], int]:
+    """Return the large bulks that stand at a position one after the other, and what is behind.
+
+    They end before what is no large bulk, is not complete or can't be decoded.
+    """
+    values: list[Any] = []
+    going_on = True
+    while going_on and len(values) < most:
+        begin = buffer.find(b"\r\n", position, position + LEAST_LINE) + 2
+        digits = buffer[position + 1 : begin - 2]
+        if begin < position + 7 or buffer[position] != BULK_STRING or not digits.isdigit():
             break
-        begin, length = end + 2, int(digits)
+        length = int(digits)
         if length > longest:
             break
-        # Many are as long as the one before, and a header between them says so.
+        # Many are as long as the one before, and the bytes between them say so: 2 for 1 KiB.
         between = b"\r\n" + buffer[position:begin]
-        while buffer.startswith(between, begin + length) and len(bulks) < most - 1:
-            bulks.append(buffer[begin : begin + length])
-            begin += length + len(between)
-        stop = begin + length
-        if buffer[stop : stop + 2] != b"\r\n":
-            position = begin - len(between) + 2
-            break
-        bulks.append(buffer[begin:stop])
-        position = stop + 2
-    return bulks, position
+        size = len(between)
+        step = length + size
+        last = min(len(buffer) - 2, begin + step * (most - len(values)) - size)
+        before, going_on = len(values), False
+        try:
+            for end in range(begin + length, last + 1, step):
+                behind = buffer[end : end + size]
+                alike = behind == between
+                if not alike and behind[:2] != b"\r\n":
+                    break
+                value = buffer[end - length : end]
+                values.append(value if decode is None else decode(value))
+                if not alike:
+                    going_on = True
+                    break
+        except UnicodeError:
+            pass  # the grammar says what becomes of it
+        position += step * (len(values) - before)
+    return values, position
 
 
 _tables: Final[dict[bool, Tables]] = {}
@@ -314,18 +344,21 @@ class Window:
         stack, tokens, began = self._stack, self._tokens, self._at
         tables, text, plain = self._tables, self._text, self._plain
         header, meaning = tables.headers.get, tables.meanings.get
-        integer, is_number = tables.integer, tables.is_number
+        integer, is_number, odd = tables.integer, tables.is_number, self._odd
         at, count, reply, room = began, self._count, -1, self._max_depth - len(stack)
-        most = 1 if single else ENDLESS
         if kind == TOP:
-            remaining = most
-        alike, doubt = self._alike, self._doubt
+            remaining = 1 if single else ENDLESS
+        # What opens here waits here, with its kind, items and remaining: half of a frame.
+        opened: list[tuple[Any, list[Any], int]] = []
+        alike, doubt, doubts = self._alike, self._doubt, self._doubts
         trigger = at + alike
 
+        # Constants of the module cost more than locals: 1.02 for these.
+        unknown, length, other, array = UNKNOWN, BULK, OTHER, ARRAY
         while True:
             # Whole tokens are looked up before any is taken apart.
-            meant, value = meaning(token := tokens[at], UNKNOWN)
-            if meant == BULK:
+            what, value = meaning(token := tokens[at], unknown)
+            if what == length:
                 bulk = tokens[at + 1]
                 if len(bulk) != value:
                     break
@@ -336,67 +369,110 @@ class Window:
                     except UnicodeError:
                         break
                 at += 2
-            elif meant == SCALAR:
+            elif what is None:
                 at += 1
-            elif meant != OTHER:
-                # An aggregate opens.
-                if not room:
-                    break
-                if kind == TOP:
-                    reply, remaining = at, 1
-                elif kind != ARRAY and (kind == SET or (kind in PAIRED and not len(items) % 2)):
-                    break  # to be frozen
-                if meant == PUSH:
-                    # By itself it mostly is an invalidation: 2 for these.
-                    if kind != TOP or (value := self._invalidation(at)) is None:
-                        break
-                    at += 6
-                elif value:
+            elif what == other:
+                mark = token[:1]
+                if mark == integer and is_number(digits := token[1:]) and len(digits) < LEAST_LINE:
+                    value = int(digits)
                     at += 1
-                    stop = at + 2 * value
-                    bulks = None
-                    if (
-                        stop <= count
-                        and header(len(tokens[stop - 1])) == tokens[stop - 2]
-                        and plain
-                    ):
+                else:
+                    value, behind = odd(at, mark)
+                    if not behind:
+                        break
+                    at = behind
+                    trigger = at + alike
+            elif (
+                kind != array
+                and kind != TOP
+                and (kind == SET or (kind in PAIRED and not len(items) % 2))
+            ):
+                break  # to be frozen
+            elif len(opened) >= room:
+                break
+            elif value:
+                # An aggregate opens, and often another one in it, before any of both has an end.
+                if kind == TOP:
+                    reply = at
+                while True:
+                    at += 1
+                    opening: Any = what
+                    size = value
+                    if size > SHORT and plain:
                         # All of its elements may be bulks.
                         if doubt:
                             doubt -= 1
+                        elif (stop := at + 2 * size) <= count and header(
+                            len(tokens[stop - 1])
+                        ) == tokens[stop - 2]:
+                            within = tokens[at + 1 : stop : 2]
+                            if [*map(header, map(len, within))] == tokens[at:stop:2]:
+                                at, size, doubts = stop, 0, 0
+                                break
+                            doubt = doubts = min(2 * doubts + 1, MOST_DOUBTS)
+                    # Or few of them, and most of them plain; of many some may be a run.
+                    within, few = [], size <= FEW
+                    while few:
+                        what, value = meaning(token := tokens[at], unknown)
+                        if what is None:
+                            at += 1
+                        elif what == length:
+                            bulk = tokens[at + 1]
+                            if len(bulk) != value or not (plain or bulk.isascii()):
+                                break
+                            value = bulk
+                            at += 2
+                        elif what == other:
+                            mark = token[:1]
+                            if (
+                                mark == integer
+                                and is_number(digits := token[1:])
+                                and len(digits) < LEAST_LINE
+                            ):
+                                value = int(digits)
+                                at += 1
+                            else:
+                                value, behind = odd(at, mark)
+                                if not behind:
+                                    break
+                                at = behind
                         else:
-                            bulks = tokens[at + 1 : stop : 2]
-                            if [*map(header, map(len, bulks))] != tokens[at:stop:2]:
-                                bulks = None
-                                doubt = self._doubts = min(2 * self._doubts + 1, MOST_DOUBTS)
-                    if bulks is None:
-                        stack.append((kind, items, remaining, ending, 0, text, start))
-                        kind, items, remaining, ending = meant, [], value, COUNTED
-                        room -= 1
-                        trigger = at + alike
-                        continue
-                    self._doubts = 0
-                    at = stop
-                    if meant == ARRAY:
-                        value = bulks
-                    elif meant == MAP:
-                        # Even by construction: strict=True would only cost.
-                        value = dict(zip(bulks[::2], bulks[1::2]))  # noqa: B905
-                    else:
-                        value = set(bulks)
-                else:
-                    at += 1
-                    value = [] if meant == ARRAY else {} if meant == MAP else set()
-            elif (
-                token[:1] == integer and is_number(digits := token[1:]) and len(digits) < LEAST_LINE
-            ):
-                value = int(digits)
-                at += 1
-            else:
-                value, behind = self._odd(at)
-                if not behind:
-                    break
-                at = behind
+                            break
+                        within.append(value)
+                        size -= 1
+                        if not size:
+                            break
+                    if not size:
+                        break
+                    opened.append((kind, items, remaining))
+                    kind, items, remaining = opening, within, size
+                    if (
+                        kind != array  # what comes next may have to be frozen
+                        or not few
+                        or what == length
+                        or not value
+                        or len(opened) >= room
+                    ):
+                        break
                 trigger = at + alike
+                if size:
+                    continue
+                if opening == array:
+                    value = within
+                elif opening == MAP:
+                    # Even by construction: strict=True would only cost.
+                    value = dict(zip(pairs := iter(within), pairs))  # noqa: B905
+                else:
+                    value = set(within)
+            elif what == PUSH:
+                # By itself it mostly is an invalidation: 2 for these.
+                if kind != TOP or (value := self._invalidation(at)) is None:
+                    break
+                at += 6
+                trigger = at + alike
+            else:
+                at += 1
+                value = [] if what == array else {} if what == MAP else set()
 
             items.append(value)
             remaining -= 1
@@ -412,27 +488,37 @@ class Window:
                     continue
 
             # Close what is complete.
-            while not remaining and ending == COUNTED:
-                if kind == ARRAY:
+            while not remaining:
+                if kind == array:
                     value = items
                 elif kind == MAP:
-                    value = dict(zip(items[::2], items[1::2]))  # noqa: B905
+                    value = dict(zip(pairs := iter(items), pairs))  # noqa: B905
                 elif kind == SET:
                     value = set(items)
-                elif kind == TOP and not single:
-                    remaining = most
-                    break
                 else:
                     break
-                kind, items, remaining, ending, _, _, start = stack.pop()
-                room += 1
+                if opened:
+                    kind, items, remaining = opened.pop()
+                elif ending == COUNTED:
+                    kind, items, remaining, ending, _, _, start = stack.pop()
+                    room += 1
+                    if kind == TOP and not single:
+                        remaining = ENDLESS
+                else:
+                    break
                 items.append(value)
                 remaining -= 1
             if not remaining:
                 break
             trigger = at + alike
 
-        self._doubt = doubt
+        # The frames of what opened here and is not complete.
+        for outer, others, left in opened:
+            left = 1 if outer == TOP else left
+            stack.append((outer, others, left, ending, 0, text, start))
+            ending = COUNTED
+
+        self._doubt, self._doubts = doubt, doubts
         if kind == TOP:
             remaining = 1
         if at > began:
@@ -554,33 +640,33 @@ class Window:
             return [*map(int, numbers)]
         return None
 
-    def _odd(self, at: int) -> tuple[Any, int]:
+    def _odd(self, at: int, mark: Any) -> tuple[Any, int]:
         """Return a value that is less usual, and the token behind it; 0 if it is the grammar's."""
-        tokens, tables = self._tokens, self._tables
+        tokens, tables, text = self._tokens, self._tables, self._text
         token = tokens[at]
-        mark, content = token[:1], token[1:]
-        text = self._text
         if len(token) > self._max_line:
             return None, 0
-        if (number := tables.numbers.get(mark)) is not None:
+        content = token[1:]
+        number = tables.numbers.get(mark)
+        if number is not None:
             try:
                 return number(content.encode("latin-1") if text else content, 0), at + 1
             except ProtocolError:
                 return None, 0
-        simple, error, verbatim, cr, lf = tables.marks
-        if mark == verbatim:
+        if mark == tables.verbatim:
             payload = tokens[at + 1]
             header = tables.headers.get(len(payload))
-            if header is None or content != header[1:]:
+            if header is None or content != header[1:] or payload[3:4] != tables.colon:
                 return None, 0
-            if not text:
-                return (parse_verbatim(payload, 0), at + 2) if payload[3:4] == b":" else (None, 0)
             strings = self._decoded([payload[4:]])
-            if not strings or payload[3:4] != ":":
+            if strings is None:
                 return None, 0
-            value = str.__new__(VerbatimStr, strings[0])  # see parse_verbatim
-            value.format = payload[:3]
+            new, kind = tables.new_verbatim
+            value = new(kind, strings[0])
+            if payload[:3] != tables.plain_text:
+                value.format = payload[:3] if text else payload[:3].decode("latin-1")
             return value, at + 2
+        simple, error, cr, lf = tables.marks
         if cr in token or lf in token:
             return None, 0
         if mark == simple:

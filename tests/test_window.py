@@ -30,6 +30,20 @@ from resp import _window, pure
         (b":1\r\n" * 30 + b":12345\r\n" * 30, [1] * 30 + [12345] * 30, 0),
         (b"*40\r\n" + b":12345\r\n" * 39 + b":00007\r\n", [[12345] * 39 + [7]], 0),
         (b"%2\r\n*0\r\n:1\r\n*1\r\n$1\r\na\r\n:2\r\n", [{(): 1, (b"a",): 2}], 0),
+        (b"*2\r\n*2\r\n:1\r\n*0\r\n*1\r\n:2\r\n", [[[1, []], [2]]], 0),
+        (
+            b"*2\r\n%2\r\n:1\r\n:2\r\n*1\r\n:3\r\n,1.5\r\n~1\r\n:4\r\n",
+            [[{1: 2, (3,): 1.5}, {4}]],
+            0,
+        ),
+        (b"*25\r\n" + b":1234\r\n" * 24 + b"*1\r\n_\r\n", [[1234] * 24 + [[None]]], 0),
+        (b"*24\r\n" + b":1234\r\n" * 23 + b"*1\r\n_\r\n", [[1234] * 23 + [[None]]], 0),
+        (b"*1\r\n" * 3 + b"*2\r\n:1\r\n", [], 20),
+        (
+            b"$1000\r\n%b\r\n" % (b"x" * 1000) * 2 + b"$1000\r\n" + b"y" * 1002,
+            [b"x" * 1000] * 2,
+            1009,
+        ),
         (b"*1\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n", [[b"invalidate", [b"a"]]], 4),
     ],
 )
@@ -50,6 +64,27 @@ def test_limits_hold_for_what_is_not_read_by_the_grammar() -> None:
     wire = b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n"
     with pytest.raises(pure.ProtocolError, match="at most 1 levels of nesting"):
         parser.feed_all(wire)
+
+
+def test_large_text_that_cannot_be_decoded_leaves_its_neighbours_as_they_are() -> None:
+    wire = b"".join(b"$1000\r\n%b\r\n" % (byte * 1000) for byte in (b"a", b"b", b"\xff", b"c"))
+    for wrapped in (wire, b"*4\r\n" + wire):
+        first, *others, last = pure.Parser(encoding="utf-8").feed_all(
+            b"+x\r\n" + wrapped + b":1\r\n"
+        )
+        assert (first, last) == ("x", 1)
+        assert [type(value) for value in others].count(UnicodeDecodeError) == 1
+        assert [value[0] for value in others if isinstance(value, str)] == ["a", "b", "c"][
+            : len(others) - 1
+        ]
+
+
+def test_depth_is_counted_for_what_opens_and_closes_in_one_go() -> None:
+    wire = b"*1\r\n" * 3 + b"*0\r\n"
+    for wires in (wire, wire.replace(b"*0", b"*1\r\n:1"), b"*1\r\n" * 3 + b"%1\r\n:1\r\n:2\r\n"):
+        assert len(pure.Parser(max_depth=4).feed_all(wires + wires)) == 2
+        with pytest.raises(pure.ProtocolError, match=r"at most 3 levels .* at offset 12$"):
+            pure.Parser(max_depth=3).feed_all(wires)
 
 
 class Counted(dict[Any, Any]):
@@ -74,6 +109,8 @@ HOSTILE = {
     "arrays with a null at the beginning": (b"*100\r\n_\r\n" + BULK * 99) * 60,
     "arrays that look like bulks at both ends": (b"*9\r\n" + BULK * 4 + b"_\r\n" + BULK * 4) * 700,
     "arrays in arrays": (b"*100\r\n" * 60 + BULK * 100 + (b"*0\r\n" * 99) * 59) * 2,
+    "few in few": (b"*3\r\n:1\r\n" * 60 + b":2\r\n" * 61) * 60,
+    "arrays of 24 with a null at the end": (b"*24\r\n" + BULK * 23 + b"_\r\n") * 250,
     "line ends in bulks": (b"$900\r\n" + b"\r\n" * 450 + b"\r\n") * 300,
     "line ends in one of many bulks": (BULK * 20 + b"$40\r\n" + b"\r\n" * 20 + b"\r\n") * 600,
     "what looks like a bulk, in bulks": (b"$14\r\n" + BULK * 2 + b"\r\n") * 2000,
