@@ -11,6 +11,7 @@ A connection is used by one thread at a time; `Client` is the thread-safe pool a
 from __future__ import annotations
 
 import contextlib
+import os
 import select
 import socket
 import time
@@ -77,6 +78,17 @@ class Connection:
         name: str = "connection",
         trace: Trace | None = None,
     ) -> None:
+        self._name = name
+        self._trace = trace
+        if options.sentinels:
+            from ._follower import connect_found
+
+            connect_found(self, options)
+        else:
+            self.open(options)
+
+    def open(self, options: Options) -> None:
+        """Connect and shake hands. For its maker alone; what was open before must be closed."""
         self.options = options = options.resolved()
         self.closed = False
         self.sent = self.waits = False
@@ -87,8 +99,8 @@ class Connection:
             encoding=options.encoding,
             errors=options.errors,
             max_bulk=options.max_bulk,
-            trace=trace,
-            name=name,
+            trace=self._trace,
+            name=self._name,
         )
         self._socket = open_socket(options)
         self._want_read: tuple[type[OSError], ...] = (BlockingIOError,)
@@ -108,11 +120,13 @@ class Connection:
         self._either.register(self._socket, select.POLLIN | select.POLLOUT)
         try:
             greeting = self.converse(handshake(options))
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if options.ssl and type(error) is ConnectionClosed:
+                raise tls_refused(options, error) from error
             raise
         self._check_open()  # nonsense behind the last reply has closed it
-        log(DEBUG, "connection", "%s: connected to %s in RESP%d", name, options.address,
+        log(DEBUG, "connection", "%s: connected to %s in RESP%d", self._name, options.address,
             greeting.protocol)  # fmt: skip
         if self._metrics is not None:
             self._metrics.on_connect()
@@ -381,7 +395,8 @@ class Connection:
     def cut(self) -> None:
         """End the connection under another thread, which finds it lost."""
         with contextlib.suppress(OSError):
-            self._socket.shutdown(socket.SHUT_RDWR)
+            # An SSLSocket's own shutdown would have the other thread go on without TLS.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Close the connection. What was in flight is given up."""
@@ -447,9 +462,28 @@ def open_socket(options: Options) -> socket.socket:
             f"{options.address} did not accept a connection within {options.connect_timeout} s"
         ) from None
     except OSError as error:
-        raise ConnectError(
-            f"can't connect to {options.address}: {error.strerror or error}"
-        ) from error
+        raise ConnectError(f"can't connect to {options.address}: {reason(error)}") from error
+
+
+def reason(error: OSError) -> str:
+    """Give what an error says: the system's words, if it is the system's.
+
+    asyncio puts "Connect call failed" and an address in their place.
+    """
+    if type(error) is OSError or isinstance(error, ConnectionError):
+        return os.strerror(error.errno) if error.errno else str(error)
+    return error.strerror or str(error)
+
+
+def tls_refused(options: Options, error: BaseException) -> ConnectError:
+    """Give what it means that a server ends the connection before it has answered anything.
+
+    In TLS 1.3 it judges our certificate when we believe that all is done (RFC 8446, 4.4.2.4).
+    """
+    return ConnectError(
+        f"can't connect to {options.address}: {error} (a server that wants another client "
+        "certificate, or any, does so: ssl_certfile)"
+    )
 
 
 def server_hostname(options: Options) -> str:

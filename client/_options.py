@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._metrics import Metrics
+    from ._sentinel import Finder
 
 Credentials: TypeAlias = "Callable[[], tuple[str | None, str]]"
 """Called for each connection that is made, for the user name, if there is one, and password."""
@@ -25,11 +26,17 @@ Credentials: TypeAlias = "Callable[[], tuple[str | None, str]]"
 AsyncCredentials: TypeAlias = "Callable[[], Awaitable[tuple[str | None, str]]]"
 
 _TLS = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile", "ssl_server_hostname")
-_TEXTS_OR_NONE = ("unix_path", "username", "password", "encoding", "client_name", *_TLS)
+_SENTINEL = ("sentinel_username", "sentinel_password")
+_TEXTS_OR_NONE = (
+    "unix_path", "username", "password", "encoding", "client_name", "service", *_SENTINEL, *_TLS,
+)  # fmt: skip
+
+_SENTINEL_PORT = 26379
 
 _URL_FORMS = (
     "redis://[user[:password]@]host[:port][/db], rediss://… for TLS, "
-    "or unix://[user[:password]@]/path?db=0"
+    "unix://[user[:password]@]/path?db=0, "
+    "or sentinel://[user[:password]@]host[:port][,host[:port]…]/service[/db], sentinels://… for TLS"
 )
 
 
@@ -57,6 +64,12 @@ class Options:
         max_idle: seconds after which an unused connection is not used again; None for no end.
         max_age: seconds after which a connection is replaced when it is idle; None for no end.
         metrics: told of every round trip, or None.
+        sentinels: the `(host, port)` of each sentinel to ask for the server, instead of `host`
+            and `port`; `ssl` is for them too.
+        service: what the sentinels call the primary and its replicas ("mymaster").
+        replica: whether one of the replicas is wanted instead of the primary.
+        sentinel_username, sentinel_password: credentials for the sentinels themselves.
+        finder: what a client's connections share that the sentinels lead; the client sets it.
     """
 
     host: str = "localhost"
@@ -83,6 +96,12 @@ class Options:
     max_idle: float | None = None
     max_age: float | None = None
     metrics: Metrics | None = field(default=None, repr=False, compare=False)
+    sentinels: tuple[tuple[str, int], ...] = ()
+    service: str | None = None
+    replica: bool = False
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+    finder: Finder[Any] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -127,7 +146,32 @@ class Options:
             raise ValueError("client_name takes printable ASCII without spaces")
         if self.unix_path is not None and self.ssl:
             raise ValueError("TLS over a unix socket is not supported: drop ssl or the unix path")
+        self._check_sentinels()
         self._check_tls()
+
+    def _check_sentinels(self) -> None:
+        if not isinstance(self.replica, bool):
+            raise TypeError(f"replica takes a bool, not {type(self.replica).__name__}")
+        given = ("service", "replica", *_SENTINEL)
+        if not self.sentinels:
+            for name in given:
+                if getattr(self, name):
+                    raise ValueError(f"{name} needs sentinels to ask: a sentinel:// URL")
+            return
+        for sentinel in self.sentinels:
+            if not isinstance(sentinel, tuple) or len(sentinel) != 2:
+                raise TypeError("sentinels takes tuples (host, port)")
+            host, port = sentinel
+            if not isinstance(host, str) or not host:
+                raise ValueError("a sentinel's host is a str that is not empty")
+            check_int("a sentinel's port", port, 1, 65535)
+        object.__setattr__(self, "sentinels", tuple(self.sentinels))
+        if not self.service:
+            raise ValueError("sentinels need service, the name that they know the primary by")
+        if self.unix_path is not None:
+            raise ValueError("sentinels and a unix socket exclude each other")
+        if self.sentinel_username is not None and self.sentinel_password is None:
+            raise ValueError("sentinel_username needs sentinel_password as well")
 
     def _check_tls(self) -> None:
         given = [name for name in _TLS if getattr(self, name) is not None]
@@ -190,16 +234,17 @@ class Options:
         """Read the options from a URL; a keyword that is given wins over the URL's part.
 
         Args:
-            url: `redis://`, `rediss://` or `unix://`. Reserved characters in user names,
-                passwords and paths are percent-encoded. The query may set `db`, `protocol`,
-                `encoding`, `client_name`, `timeout` and `connect_timeout`.
+            url: `redis://`, `rediss://`, `unix://`, `sentinel://` or `sentinels://`. Reserved
+                characters in user names, passwords, services and paths are percent-encoded. The
+                query may set `db`, `protocol`, `encoding`, `client_name`, `timeout` and
+                `connect_timeout`.
             **keywords: any attribute of this class.
 
         Raises:
             ValueError: the URL or an option makes no sense.
             TypeError: a keyword is unknown or of the wrong type.
         """
-        known = {f.name for f in fields(cls)}
+        known = {f.name for f in fields(cls) if f.compare}
         unknown = sorted(set(keywords) - known)
         if unknown:
             raise TypeError(
@@ -207,7 +252,7 @@ class Options:
             )
         found = _read_url(url)
         if found.get("ssl") and keywords.get("ssl") is False:
-            raise ValueError("rediss:// asks for TLS and ssl=False refuses it")
+            raise ValueError("the URL's scheme asks for TLS and ssl=False refuses it")
         found.update({name: value for name, value in keywords.items() if value is not None})
         # None is a value of its own for these: "no time-out".
         found.update(
@@ -221,10 +266,17 @@ class Options:
 
     @property
     def address(self) -> str:
-        """The peer, as messages show it: `host:port` or the socket's path."""
+        """The peer, as messages show it: `host:port`, the socket's path, or what sentinels know."""
         if self.unix_path is not None:
             return self.unix_path
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        if self.sentinels:
+            return f"{'a replica' if self.replica else 'the primary'} of {self.service!r}"
+        return show_address(self.host, self.port)
+
+
+def show_address(host: str, port: int) -> str:
+    """Give `host:port`, with the brackets that an IPv6 address needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _why(error: OSError) -> str:
@@ -253,14 +305,20 @@ def _read_url(url: str) -> dict[str, Any]:
     """Take a URL apart; its parts go on to `Options`, which judges their values."""
     if not isinstance(url, str):
         raise TypeError(f"a URL is a str, not {type(url).__name__}")
+    sentinels: tuple[tuple[str, int], ...] | None = ()
+    scheme, mark, rest = url.partition("://")
+    if mark and scheme.lower() in _OF_SENTINELS:
+        # The standard library knows no list of hosts, so it is shown one host.
+        rest, hosts = _without_hosts(rest)
+        url, sentinels = f"{scheme}://{rest}", _read_hosts(hosts)
     parts = _split(url)
-    if parts is None:
+    if parts is None or sentinels is None:
         raise ValueError(
             f"expected {_URL_FORMS}; this URL can't be read "
             "(a password with reserved characters must be percent-encoded, in UTF-8)"
         )
     host, port = parts.hostname, parts.port
-    if parts.scheme not in ("redis", "rediss", "unix"):
+    if parts.scheme not in ("redis", "rediss", "unix", *_OF_SENTINELS):
         raise ValueError(f"expected {_URL_FORMS}; this URL has another scheme")
     if "@" in parts.path or "@" in parts.query or parts.fragment:
         raise ValueError(
@@ -276,21 +334,51 @@ def _read_url(url: str) -> dict[str, Any]:
         if not parts.path or host:
             raise ValueError(f"expected {_URL_FORMS}; a unix URL has an absolute path and no host")
         found["unix_path"] = unquote(parts.path)
+    elif sentinels:
+        found["sentinels"] = sentinels
+        service, *db = parts.path.strip("/").split("/")
+        if not service or len(db) > 1:
+            raise ValueError(f"expected {_URL_FORMS}; this URL's path names no service, or more")
+        found["service"] = unquote(service)
+        if db:
+            found["db"] = _number("the path's second part, a database,", db[0], int)
     else:
         if host:
             found["host"] = unquote(host)
         if port is not None:
             found["port"] = port
-        if parts.scheme == "rediss":
-            found["ssl"] = True
         if parts.path.strip("/"):
             found["db"] = _number("the path, a database,", parts.path.strip("/"), int)
+    if parts.scheme in ("rediss", "sentinels"):
+        found["ssl"] = True
     for name, text in parse_qsl(parts.query, keep_blank_values=True):
         if name not in _FROM_QUERY:
             raise ValueError(f"a URL's query may set {', '.join(_FROM_QUERY)}, and nothing else")
         kind = _FROM_QUERY[name]
         found[name] = text if kind is str else _number(f"{name} in the query", text, kind)
     return found
+
+
+_OF_SENTINELS = ("sentinel", "sentinels")
+
+
+def _without_hosts(rest: str) -> tuple[str, str]:
+    """Put one host in the place of a list of hosts: what follows `://`, and the list."""
+    authority = rest[: min([rest.find(mark) for mark in "/?#" if mark in rest] or [len(rest)])]
+    user, at, hosts = authority.rpartition("@")
+    return f"{user}{at}localhost{rest[len(authority) :]}", hosts
+
+
+def _read_hosts(hosts: str) -> tuple[tuple[str, int], ...] | None:
+    """Read `host[:port],…`; None if there is one that can't be read."""
+    found = []
+    for text in hosts.split(","):
+        parts = _split(f"redis://{text}")
+        if parts is None or not parts.hostname or parts.netloc != text or "@" in text:
+            return None
+        port = _SENTINEL_PORT if parts.port is None else parts.port
+        found.append((unquote(parts.hostname), port))
+    return tuple(found)
 
 
 def _split(url: str) -> SplitResult | None:

@@ -20,13 +20,14 @@ from ._cache import MISS, Cache, Reservation
 from ._calls import (
     Calls,
     is_plain,
+    may_repeat,
     place_of_call,
     raise_error,
     read_options,
     to_batch,
     to_words,
 )
-from ._commands import blocks_for, is_read_only, may_block
+from ._commands import blocks_for, may_block
 from ._errors import CommandTimeout, ConnectionClosed, UnexpectedReply
 from ._log import INFO, log
 from ._memoize import Computation
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
     from typing import Self
 
+    from ._follower import Follower
     from ._metrics import Metrics
 
 P = ParamSpec("P")
@@ -81,13 +83,18 @@ def connect(
     max_idle: float | None = None,
     max_age: float | None = None,
     metrics: Metrics | None = None,
+    replica: bool | None = None,
+    sentinel_username: str | None = None,
+    sentinel_password: str | None = None,
     trace: Trace | None = None,
 ) -> Client:
     """Connect to a server and give a thread-safe client.
 
     Args:
-        url: `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS, or
-            `unix://[user[:password]@]/path?db=0`. A keyword wins over the URL's part.
+        url: `redis://[user[:password]@]host[:port][/db]`, `rediss://…` for TLS,
+            `unix://[user[:password]@]/path?db=0`, or, for the primary that sentinels know by a
+            name, `sentinel://[user[:password]@]host[:port][,host[:port]…]/name[/db]`,
+            `sentinels://…` for TLS. A keyword wins over the URL's part.
         protocol: 3, 2, or None for 3 with a fall-back to 2.
         encoding, errors: how replies become `str`; None leaves them `bytes`.
         cache: True or a `Cache` for client-side caching; None or False for none.
@@ -110,6 +117,9 @@ def connect(
         max_idle: seconds after which an unused connection is not used again.
         max_age: seconds after which a connection is replaced once it is idle.
         metrics: a `Metrics` that is told of every round trip.
+        replica: with sentinels, True for a client of one of the replicas, to read from.
+        sentinel_username, sentinel_password: credentials for the sentinels themselves; the URL's
+            are for the server.
         trace: told of every frame: `trace(connection, "sent" or "received", frame)`.
 
     Raises:
@@ -141,6 +151,9 @@ def connect(
         max_idle=max_idle,
         max_age=max_age,
         metrics=metrics,
+        replica=replica,
+        sentinel_username=sentinel_username,
+        sentinel_password=sentinel_password,
     )
     return Client(options, cache, tracking, max_connections=max_connections, trace=trace)
 
@@ -175,6 +188,12 @@ class Client(Calls):
                 "inline tracking has one connection: an invalidation comes on the one that read "
                 'the key, and an idle one is not read; use listener="dedicated" for a pool'
             )
+        self._follower: Follower | None = None
+        if options.sentinels:
+            from ._follower import Follower
+
+            self._follower = Follower(options, trace)
+            options = options.replace(finder=self._follower)
         super().__init__(options, cache, tracking, hear=inline)
         self._tracker: Tracker | None = None
         if cache is not None:
@@ -587,7 +606,7 @@ class Client(Calls):
         """Tell whether commands may be sent again: they never left, or they only read."""
         if isinstance(error, CommandTimeout | UnexpectedReply) or self._closed:
             return False
-        return not sent or all(is_read_only(to_words(command)) for command in batch)
+        return not sent or all(may_repeat(command) for command in batch)
 
     def _check_open(self) -> None:
         if self._closed:
@@ -610,6 +629,8 @@ class Client(Calls):
             return
         self._closed = True
         _clients.discard(self)
+        if self._follower is not None:
+            self._follower.stop()
         if self._tracker is not None:
             self._tracker.stop("client closed", "client closed")
         self._pool.close()
@@ -619,6 +640,8 @@ class Client(Calls):
     def _after_fork(self) -> None:
         """Leave the parent's sockets alone, and start over with nothing cached."""
         self._counting = threading.Lock()
+        if self._follower is not None:
+            self._follower.after_fork()
         self._pool.after_fork()
         if self.cache is not None:
             self.cache.after_fork()

@@ -10,6 +10,7 @@ import os
 import select
 import shutil
 import socket
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from contextlib import ExitStack
 
     from client._embedded import EmbeddedServer
 
@@ -199,3 +201,108 @@ class Wire:
         self("QUIT")
         assert self._file.read() == b""
         self.close()
+
+
+class Service:
+    """A primary, its replicas, and sentinels that watch them: all real, all quick to judge.
+
+    A server counts as down after 300 ms of silence, and what sentinels do now and then they do
+    several times a second (SENTINEL DEBUG, Redis 7.0 and Valkey), so that a failover takes less
+    than two seconds.
+    """
+
+    name = "mymaster"
+
+    def __init__(
+        self,
+        binary: Binary,
+        stack: ExitStack,
+        *,
+        replicas: int = 2,
+        sentinels: int = 3,
+        password: str | None = None,
+        sentinel_password: str | None = None,
+    ) -> None:
+        secret = [] if password is None else ["--masterauth", password]
+        quick = ["--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1", *secret]
+        self.servers = [
+            stack.enter_context(binary.start(password, quick)) for _ in range(1 + replicas)
+        ]
+        self.sentinels = [
+            stack.enter_context(binary.start(sentinel_password, ["--sentinel"]))
+            for _ in range(sentinels)
+        ]
+        primary, *others = self.servers
+        for server in others:
+            ask(server, "REPLICAOF", primary.host, primary.port)
+        for server in others:
+            wait_until(lambda: ask(server, "ROLE")[3] == b"connected")  # noqa: B023 - at once
+        # During a failover INFO is asked for once a second, whatever the period, and a sentinel
+        # that has not heard of it demotes a new primary after four publish-periods.
+        periods: list[str | int] = ["info-period", 100, "ping-period", 100, "ask-period", 100]
+        periods += ["publish-period", 400, "tilt-trigger", 60_000]
+        for sentinel in self.sentinels:
+            if sentinel_password is not None:
+                ask(sentinel, "SENTINEL", "CONFIG", "SET", "sentinel-pass", sentinel_password)
+            ask(sentinel, "SENTINEL", "DEBUG", *periods)
+            quorum = sentinels // 2 + 1
+            ask(sentinel, "SENTINEL", "MONITOR", self.name, primary.host, primary.port, quorum)
+            settings: list[str | int] = ["down-after-milliseconds", 300, "failover-timeout", 3000]
+            if password is not None:
+                settings += ["auth-pass", password]
+            ask(sentinel, "SENTINEL", "SET", self.name, *settings)
+        self.settle()
+
+    @property
+    def url(self) -> str:
+        """For `connect`."""
+        hosts = ",".join(f"{sentinel.host}:{sentinel.port}" for sentinel in self.sentinels)
+        return f"sentinel://{hosts}/{self.name}"
+
+    @property
+    def primary(self) -> EmbeddedServer:
+        """The server that the first sentinel takes for the primary."""
+        port = int(ask(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)[1])
+        return next(server for server in self.servers if server.port == port)
+
+    def settle(self) -> None:
+        """Bring back what was killed; wait until all know each other, and all replicas follow."""
+        for server in self.servers:
+            if not server.pid:
+                server.restart()  # as a primary: sentinels see to that
+        for sentinel in self.sentinels:
+            wait_until(lambda: self._is_settled(sentinel))  # noqa: B023 - called at once
+
+    def _is_settled(self, sentinel: EmbeddedServer) -> bool:
+        told = ask(sentinel, "SENTINEL", "MASTER", self.name)
+        told = dict(zip(told[::2], told[1::2], strict=True))
+        others = str(len(self.sentinels) - 1).encode()
+        if told[b"flags"] != b"master" or told[b"num-other-sentinels"] != others:
+            return False
+        replicas = ask(sentinel, "SENTINEL", "REPLICAS", self.name)
+        maps = [dict(zip(each[::2], each[1::2], strict=True)) for each in replicas]
+        good = [
+            each
+            for each in maps
+            if each[b"flags"] == b"slave"
+            and each[b"master-link-status"] == b"ok"
+            and each[b"master-port"] == told[b"port"]
+        ]
+        return len(good) == len(self.servers) - 1
+
+
+def ask(server: EmbeddedServer, *command: str | bytes | float) -> Any:
+    """Send one command as somebody else; return its reply."""
+    other = Wire(server)
+    try:
+        return other(*command)
+    finally:
+        other.close()
+
+
+def wait_until(condition: Callable[[], object], patience: float = 15.0) -> None:
+    """Wait until something is so; fail if it does not come."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.01)
