@@ -244,7 +244,7 @@ class Options:
             ValueError: the URL or an option makes no sense.
             TypeError: a keyword is unknown or of the wrong type.
         """
-        known = {f.name for f in fields(cls) if f.compare}
+        known = {f.name for f in fields(cls) if f.name != "finder"}
         unknown = sorted(set(keywords) - known)
         if unknown:
             raise TypeError(

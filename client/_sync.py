@@ -543,6 +543,10 @@ class Client(Calls):
                             connection = None
                         outcome = _sleep(step.delay, deadline)
                     elif isinstance(step, Reservation):
+                        if connection is not None and not lent:
+                            # Whoever fetches may need it: inline, there is no other.
+                            self._pool.give_back(connection)
+                            connection = None
                         outcome = wait_for(self._need_cache(), step, deadline)
                     elif step is BARRIER:
                         outcome = self._need_tracker().barrier(connection, deadline)
@@ -552,7 +556,8 @@ class Client(Calls):
                         if type(step) is list:
                             outcome = self._exchange(connection, step, deadline, wait)
                         elif step is ARM:
-                            outcome = self._need_tracker().arm(connection), connection.source
+                            epoch = self._need_tracker().arm(connection, deadline)
+                            outcome = epoch, connection.source
                 except ConnectionClosed as error:
                     log(INFO, "connection", "lost: %s", error)
                     batch = step if type(step) is list else ()
