@@ -112,7 +112,9 @@ def measure(row: Row, rounds: int, *, enough: float = float("inf")) -> None:
     measured = list(row.runs)
     taken = dict.fromkeys(measured, 0.0)
     chance = random.Random(sum(map(len, row.seconds.values())))
-    # What was there before is none of the collector's business: half the time would go into it.
+    # All that is here by now, the peers and the tools, the collector would walk through before each
+    # run. That takes as long as the runs do, and empties the caches of what a run works on: it
+    # would tell how fast memory is where it should tell how fast the chunk after next is read.
     gc.collect()
     gc.freeze()
     try:
