@@ -9,9 +9,10 @@ in an order that changes from round to round, so that a machine that slows down 
 nobody always runs behind the same one. Where a reply is so big that its memory comes from the
 system, each run follows one of its own that is not timed, or it would pay for its predecessor's.
 The figure of a cell is the minimum of its rounds, and what counts is the ratio of two figures of
-the same rounds. The garbage collector is off while the clock runs, as timeit has it. Building the
-parser is inside the clock, the bytes and their chunks are made before. Before it is timed, an
-implementation has to return as many replies as there are.
+the same rounds. The clock counts the time that the process had a processor, so that what else the
+machine does counts for nobody. The garbage collector is off while the clock runs, as timeit has it.
+Building the parser is inside the clock, the bytes and their chunks are made before. Before it is
+timed, an implementation has to return as many replies as there are.
 
 How each is driven: the fastest way that its public interface has.
 

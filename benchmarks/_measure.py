@@ -1,6 +1,8 @@
 """Rounds: in each, every implementation runs once, in an order of its own.
 
-pytest-benchmark keeps the clock and the statistics; what it does not have is the interleaving.
+pytest-benchmark keeps the statistics; what it does not have is the interleaving. The clock is the
+time that the thread had a processor: where others want it too, a run that is longer than a slice of
+it is never seen whole by any other clock, however often it is repeated.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import gc
 import random
 from dataclasses import dataclass, field
 from importlib import import_module
+from time import thread_time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
 # It has no types, and exports by import only.
 Stats = import_module("pytest_benchmark.stats").Stats
-default_timer = import_module("pytest_benchmark.timers").default_timer
 
 
 @dataclass
@@ -62,9 +64,9 @@ def once(run: Run, *, keep: bool = False) -> float:
     gc.collect()
     gc.disable()
     try:
-        began = default_timer()
+        began = thread_time()
         run(kept)
-        return float(default_timer() - began)
+        return thread_time() - began
     finally:
         if enabled:
             gc.enable()
@@ -112,7 +114,9 @@ def measure(row: Row, rounds: int, *, enough: float = float("inf")) -> None:
     measured = list(row.runs)
     taken = dict.fromkeys(measured, 0.0)
     chance = random.Random(sum(map(len, row.seconds.values())))
-    # What was there before is none of the collector's business: half the time would go into it.
+    # All that is here by now, the peers and the tools, the collector would walk through before each
+    # run. That takes as long as the runs do, and empties the caches of what a run works on: it
+    # would tell how fast memory is where it should tell how fast the chunk after next is read.
     gc.collect()
     gc.freeze()
     try:

@@ -181,7 +181,7 @@ def as_json(
                     },
                     "param": None,
                     "extra_info": extra,
-                    "options": {"disable_gc": True, "timer": "perf_counter"},
+                    "options": {"disable_gc": True, "timer": "thread_time"},
                     "stats": {**{key: _short(value) for key, value in stats.items()}, **LOOPS},
                 }
             )
