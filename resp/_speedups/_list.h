@@ -13,6 +13,36 @@
 #define RESP_LIST_FIELDS 0
 #endif
 
+/* Return a list that takes over memory from PyMem, with room for more than the `count` references
+ * that lie there; or NULL, and it has taken nothing. */
+static inline PyObject *resp_adopt_list(PyObject **items, Py_ssize_t count, Py_ssize_t room)
+{
+#if RESP_LIST_FIELDS
+    PyObject *list = PyList_New(0);
+    if (list == NULL)
+        return NULL;
+    if (room - count > count / 8) {
+        PyObject **smaller = PyMem_Realloc(items, (size_t)count * sizeof *items);
+        if (smaller != NULL) {
+            items = smaller;
+            room = count;
+        }
+    }
+    ((PyListObject *)list)->ob_item = items;
+    ((PyListObject *)list)->allocated = room;
+    Py_SET_SIZE((PyVarObject *)list, count);
+#else
+    PyObject *list = PyList_New(count);
+    if (list == NULL)
+        return NULL;
+    for (Py_ssize_t at = 0; at < count; at++)
+        PyList_SET_ITEM(list, at, items[at]);
+    PyMem_Free(items);
+    (void)room;
+#endif
+    return list;
+}
+
 /* Return an empty list with room for so many elements. */
 static inline PyObject *resp_new_list(Py_ssize_t room)
 {

@@ -100,8 +100,9 @@ cdef enum:
     # Keys are looked up until so many were new and more than half; then so many are not.
     KEYS_TRIED = 512
     KEYS_SKIPPED = 16 * 1024
-    # What a parser keeps for the next chunk: room for so many values, so many bytes of a line.
-    KEPT_VALUES = 16 * 1024
+    # A list of more elements than this gets the memory where they lie, not a copy.
+    ADOPTED = 1024
+    # Of the memory for a line's beginning a parser keeps so much for the next.
     KEPT_LINE = 1024
 
 cdef int64_t UNLIMITED = <int64_t>1 << 62
@@ -461,7 +462,7 @@ cdef inline Py_ssize_t take_bulks(
     Parser self, const uchar **cursor, const uchar *end, Frame *frame, Values *values
 ) except -1:
     """Read a run of bulks into the open frame, as many as there is room for; return how many."""
-    if values.count == values.room and not grow(values):
+    if values.count == values.room and not grow(values, 0):
         raise MemoryError
     # TOP has no end.
     cdef int64_t most = values.room - values.count
@@ -795,16 +796,12 @@ cdef class Parser:
 
     @cython.final
     cdef object take_done(self):
-        """Return the complete values as a list, and keep room for the next ones."""
-        cdef Py_ssize_t count = self.done.count
+        """Return the complete values as a list."""
         try:
-            values = owned(list_of(&self.done, 0))
+            return owned(list_of_all(&self.done))
         except MemoryError:
             self.end_with(None)
             raise
-        if count > KEPT_VALUES:
-            release(&self.done)
-        return values
 
     @cython.final
     cdef int advance(self, bint single) except -1:
@@ -922,6 +919,8 @@ cdef class Parser:
                         continue
                 elif self.depth == 0:
                     while True:
+                        if self.done.count == self.done.room:
+                            self.grow_done(at)
                         if at[0] == c"$" and not single:
                             take_bulks(self, &at, end, self.stack, &self.done)
                         value = plain(self, &at, end, self.stack[0].text, False)
@@ -966,6 +965,19 @@ cdef class Parser:
                 return WENT_ON
             if self.element() == DELIVERED and single:
                 return DELIVERED
+
+    @cython.final
+    cdef int grow_done(self, const uchar *at) except -1:
+        """Make room for all values of the chunk, if those to come are as long as those before."""
+        cdef Py_ssize_t read = at - self.data
+        cdef Py_ssize_t rest = self.end - at
+        cdef Py_ssize_t wanted = 0
+        if read and self.done.count:
+            wanted = <Py_ssize_t>(1.1 * rest * self.done.count / read)
+        # Three bytes is the shortest.
+        if not grow(&self.done, self.done.count + min(wanted, rest // 3)):
+            raise MemoryError
+        return 0
 
     @cython.final
     cdef int take_invalidation(self, const uchar *at) except -1:
@@ -1534,6 +1546,11 @@ cdef class Parser:
             if frame.kind == ARRAY:
                 if frame.frozen:
                     value = tuple_of(&self.opened, frame.bottom)
+                elif frame.bottom == 0 and self.opened.count > ADOPTED:
+                    # Nothing else lies there; the empty list is not needed.
+                    value = list_of_all(&self.opened)
+                    Py_DECREF(frame.container)
+                    frame.container = NULL
                 else:
                     self.fill_list(frame)
             elif frame.kind == MAP or frame.kind == ATTRIBUTE:

@@ -10,6 +10,9 @@ from libc.string cimport memcpy
 from ._python cimport *
 
 cdef extern from "_list.h":
+    PyObject *adopt_list "resp_adopt_list"(
+        PyObject **items, Py_ssize_t size, Py_ssize_t room
+    ) noexcept
     PyObject *new_list "resp_new_list"(Py_ssize_t room) noexcept
     int fill_list "resp_fill_list"(PyObject *list, PyObject **items, Py_ssize_t size) noexcept
 
@@ -23,9 +26,13 @@ cdef struct Values:
     Py_ssize_t room
 
 
-cdef inline bint grow(Values *values) noexcept:
-    """Double the room; return whether there was memory for it."""
-    cdef Py_ssize_t room = values.room * 2 if values.room else 64
+cdef enum:
+    LEAST_ROOM = 64
+
+
+cdef inline bint grow(Values *values, Py_ssize_t wanted) noexcept:
+    """Double the room, at least; return whether there was memory for it."""
+    cdef Py_ssize_t room = max(2 * values.room, LEAST_ROOM, wanted)
     cdef void *items = PyMem_Realloc(values.items, room * sizeof(PyObject *))
     if items == NULL:
         return False
@@ -36,7 +43,7 @@ cdef inline bint grow(Values *values) noexcept:
 
 cdef inline int put(Values *values, PyObject *value) except -1:
     """Add a value; its reference is taken over, also if that fails."""
-    if values.count == values.room and not grow(values):
+    if values.count == values.room and not grow(values, 0):
         Py_DECREF(value)
         raise MemoryError
     check(value != NULL and values.count < values.room)
@@ -82,6 +89,18 @@ cdef inline PyObject *list_of(Values *values, Py_ssize_t bottom) except NULL:
     if value != NULL and count:
         memcpy(PySequence_Fast_ITEMS(value), values.items + bottom, count * sizeof(PyObject *))
         values.count = bottom
+    return value
+
+
+cdef inline PyObject *list_of_all(Values *values) except NULL:
+    """Return a list of all values, in the memory where they lie: half the work if they are many."""
+    cdef PyObject *value
+    if values.count <= LEAST_ROOM:
+        return list_of(values, 0)
+    value = adopt_list(values.items, values.count, values.room)
+    if value != NULL:
+        values.items = NULL
+        values.count = values.room = 0
     return value
 
 
