@@ -105,7 +105,8 @@ cdef enum:
     # Of the memory for a line's beginning a parser keeps so much for the next.
     KEPT_LINE = 1024
 
-cdef int64_t UNLIMITED = <int64_t>1 << 62
+# More than there can be, and less than what would overflow.
+cdef int64_t UNLIMITED = PY_SSIZE_T_MAX >> 1
 
 DEFAULT_LIMITS = {
     "max_depth": MAX_DEPTH,
@@ -611,16 +612,25 @@ cdef class Parser:
     cdef int set_up(self, encoding, errors, bint attributes, bint raw_pushes, limits) except -1:
         if self.busy:
             raise RuntimeError(REENTERED)
-        self.reset()
-        self.encoding = encoding
-        self.errors = errors
-        self.encoding_name = PyUnicode_AsUTF8(encoding) if encoding is not None else NULL
-        self.errors_name = PyUnicode_AsUTF8(errors)
-        self.ascii_too = encoding is not None and _lookup(encoding).name in ASCII_TOO
-        self.attributes = attributes
-        self.raw_pushes = raw_pushes
-        self.set_limits(limits)
-        self.stack[0].text = encoding is not None
+        cdef const char *encoding_name = NULL
+        cdef const char *errors_name = PyUnicode_AsUTF8(errors)
+        cdef bint ascii_too = False
+        # What is dropped, and the codecs' own names, may be anybody's code.
+        self.busy = True
+        try:
+            if encoding is not None:
+                encoding_name = PyUnicode_AsUTF8(encoding)
+                ascii_too = _lookup(encoding).name in ASCII_TOO
+            self.reset()
+            self.encoding, self.encoding_name = encoding, encoding_name
+            self.errors, self.errors_name = errors, errors_name
+            self.ascii_too = ascii_too
+            self.attributes = attributes
+            self.raw_pushes = raw_pushes
+            self.set_limits(limits)
+            self.stack[0].text = encoding is not None
+        finally:
+            self.busy = False
         return 0
 
     def __dealloc__(self):
@@ -797,11 +807,15 @@ cdef class Parser:
     @cython.final
     cdef object take_done(self):
         """Return the complete values as a list."""
+        # On Python 3.11 to make one may run the collector, and that any finaliser.
+        self.busy = True
         try:
             return owned(list_of_all(&self.done))
         except MemoryError:
             self.end_with(None)
             raise
+        finally:
+            self.busy = False
 
     @cython.final
     cdef int advance(self, bint single) except -1:
@@ -813,13 +827,13 @@ cdef class Parser:
         self.busy = True
         try:
             return self.read(single)
-        except ProtocolError as error:
-            self.end_with(ProtocolError(str(error), error.offset))
-            raise self.same_error() from None
-        except BaseException:
-            # An interrupt or the lack of memory in the middle of an element.
+        except BaseException as error:
+            # Also an interrupt, or the lack of memory, in the middle of an element; or here.
             self.end_with(None)
-            raise
+            if not isinstance(error, ProtocolError):
+                raise
+            self.spent_by = ProtocolError(str(error), error.offset)
+            raise self.same_error() from None
         finally:
             self.busy = False
 
@@ -1483,9 +1497,11 @@ cdef class Parser:
     @cython.final
     cdef void drop_stack(self) noexcept:
         """Drop the open containers, and what was to be in them."""
+        cdef PyObject *container
         while self.depth:
-            Py_XDECREF(self.stack[self.depth].container)
+            container = self.stack[self.depth].container
             self.depth -= 1
+            Py_XDECREF(container)
         release(&self.opened)
 
     @cython.final
@@ -1670,19 +1686,26 @@ cdef class Replies:
     def __next__(self):
         cdef PyObject *value
         cdef Parser parser
-        if self.parser is None:
+        with cython.critical_section(self):
+            parser = self.parser
+        if parser is None:
             raise StopIteration
-        parser = self.parser
         try:
             with cython.critical_section(parser):
                 value = parser.next_value()
         except BaseException:
-            self.parser = None
+            self.stop()
             raise
         if value == NULL:
-            self.parser = None
+            self.stop()
             raise StopIteration
         return owned(value)
+
+    @cython.final
+    cdef void stop(self) noexcept:
+        """Let go of the parser: an iterator that came to its end stays there."""
+        with cython.critical_section(self):
+            self.parser = None
 
 
 def parse(data, **options):

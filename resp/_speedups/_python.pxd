@@ -12,6 +12,7 @@ cdef extern from "<assert.h>":
     void check "assert"(bint) noexcept  # compiled in by RESP_DEBUG=1
 
 cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
     ctypedef struct PyObject
     ctypedef struct PyTypeObject:
         PyObject *(*tp_new)(PyTypeObject *, PyObject *, PyObject *) noexcept
