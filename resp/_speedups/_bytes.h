@@ -27,4 +27,15 @@ static inline PyObject *resp_new_bytes(PyObject *kind, const unsigned char *data
 #endif
 }
 
+/* Count so many references to an object more. */
+static inline void resp_add_references(PyObject *object, Py_ssize_t count)
+{
+#if !defined(Py_GIL_DISABLED) && !defined(PYPY_VERSION) && PY_VERSION_HEX < 0x030F0000
+    Py_SET_REFCNT(object, Py_REFCNT(object) + count);
+#else
+    for (; count > 0; count--)
+        Py_INCREF(object);
+#endif
+}
+
 #endif

@@ -57,14 +57,48 @@ static inline PyObject *resp_new_list(Py_ssize_t room)
 #endif
 }
 
+/* Return where the elements of a list belong that resp_new_list() has just made, for as many as it
+ * has room for; or NULL. */
+static inline PyObject **resp_room_of_list(PyObject *list)
+{
+#if RESP_LIST_FIELDS
+    return ((PyListObject *)list)->ob_item;
+#else
+    (void)list;
+    return NULL;
+#endif
+}
+
+/* Say that so many references were put there; no Python code may have run since it was made. */
+static inline void resp_fill_room_of_list(PyObject *list, Py_ssize_t count)
+{
+    Py_SET_SIZE((PyVarObject *)list, count);
+}
+
+/* As below, by way of a second list. */
+static int resp_fill_other_list(PyObject *list, PyObject *const *items, Py_ssize_t count)
+{
+    PyObject *source = PyList_New(count);
+    if (source == NULL)
+        return -1;
+    for (Py_ssize_t at = 0; at < count; at++) {
+        Py_INCREF(items[at]);
+        PyList_SET_ITEM(source, at, items[at]);
+    }
+    const int failed = PyList_SetSlice(list, 0, PY_SSIZE_T_MAX, source);
+    Py_DECREF(source);
+    if (!failed)
+        for (Py_ssize_t at = 0; at < count; at++)
+            Py_DECREF(items[at]);
+    return failed;
+}
+
 /* Fill an empty list; the references are taken over, unless it fails and returns -1. */
 static inline int resp_fill_list(PyObject *list, PyObject *const *items, Py_ssize_t count)
 {
-    if (count == 0)
-        return 0;
 #if RESP_LIST_FIELDS
     PyListObject *target = (PyListObject *)list;
-    if (target->ob_item == NULL) {
+    if (target->ob_item == NULL && count) {
         target->ob_item = PyMem_New(PyObject *, (size_t)count);
         if (target->ob_item == NULL) {
             PyErr_NoMemory();
@@ -83,19 +117,7 @@ static inline int resp_fill_list(PyObject *list, PyObject *const *items, Py_ssiz
         return 0;
     }
 #endif
-    PyObject *source = PyList_New(count);
-    if (source == NULL)
-        return -1;
-    for (Py_ssize_t at = 0; at < count; at++) {
-        Py_INCREF(items[at]);
-        PyList_SET_ITEM(source, at, items[at]);
-    }
-    const int failed = PyList_SetSlice(list, 0, PY_SSIZE_T_MAX, source);
-    Py_DECREF(source);
-    if (!failed)
-        for (Py_ssize_t at = 0; at < count; at++)
-            Py_DECREF(items[at]);
-    return failed;
+    return resp_fill_other_list(list, items, count);
 }
 
 #endif

@@ -14,6 +14,8 @@ cdef extern from "_list.h":
         PyObject **items, Py_ssize_t size, Py_ssize_t room
     ) noexcept
     PyObject *new_list "resp_new_list"(Py_ssize_t room) noexcept
+    PyObject **room_of_list "resp_room_of_list"(PyObject *list) noexcept
+    void fill_room_of_list "resp_fill_room_of_list"(PyObject *list, Py_ssize_t count) noexcept
     int fill_list "resp_fill_list"(PyObject *list, PyObject **items, Py_ssize_t size) noexcept
 
 
