@@ -14,10 +14,12 @@ from .._encoder import _append_command, _arguments
 cdef extern from *:
     """
     /* Whether another thread may change a list while it is read. */
+    #ifndef RESP_FREE_THREADED
     #ifdef Py_GIL_DISABLED
     #define RESP_FREE_THREADED 1
     #else
     #define RESP_FREE_THREADED 0
+    #endif
     #endif
     """
     bint FREE_THREADED "RESP_FREE_THREADED"

@@ -7,10 +7,12 @@
 
 /* With a look at the fields of a list, as list_resize() has it: ob_item is from PyMem, and
  * allocated says how many fit. Otherwise by way of a second list. */
+#ifndef RESP_LIST_FIELDS
 #if PY_VERSION_HEX < 0x030F0000 && !defined(Py_GIL_DISABLED) && !defined(PYPY_VERSION)
 #define RESP_LIST_FIELDS 1
 #else
 #define RESP_LIST_FIELDS 0
+#endif
 #endif
 
 /* Return a list that takes over memory from PyMem, with room for more than the `count` references
@@ -47,10 +49,16 @@ static inline PyObject *resp_adopt_list(PyObject **items, Py_ssize_t count, Py_s
 static inline PyObject *resp_new_list(Py_ssize_t room)
 {
 #if RESP_LIST_FIELDS
-    PyObject *list = PyList_New(room);
-    if (list != NULL)
-        Py_SET_SIZE((PyVarObject *)list, 0);
-    return list;
+    PyListObject *list = (PyListObject *)PyList_New(0);
+    if (list != NULL && room) {
+        list->ob_item = PyMem_Malloc((size_t)room * sizeof(PyObject *));
+        if (list->ob_item == NULL) {
+            Py_DECREF(list);
+            return PyErr_NoMemory();
+        }
+        list->allocated = room;
+    }
+    return (PyObject *)list;
 #else
     (void)room;
     return PyList_New(0);

@@ -52,6 +52,12 @@ cdef extern from "_bytes.h":
 cdef extern from "_double.h":
     const uchar *read_double "resp_read_double"(const uchar *at, double *value) noexcept nogil
 
+cdef extern from "_types.h":
+    const uchar TYPES "resp_types"[256]  # what can be said of a type byte:
+    cdef enum:
+        AGGREGATE "RESP_AGGREGATE"
+        RUNS "RESP_RUNS"  # that there is a reader for runs of it
+
 cdef enum:
     CR = 13
     LF = 10
@@ -152,7 +158,7 @@ cdef struct Frame:
 
 cdef struct Habit:
     # Whether strings of a kind come again and again.
-    Py_ssize_t tried  # since the count began; negative: how many not to look up
+    Py_ssize_t tried  # since the count began; negative: how many are not to be looked up
     Py_ssize_t misses
     Py_ssize_t most  # so many misses, if they are more than half, and it pauses
 
@@ -182,7 +188,7 @@ cdef bint is_type_byte(uchar byte) noexcept:
 
 
 cdef inline bint is_aggregate(uchar byte) noexcept:
-    return byte == ARRAY or byte == MAP or byte == SET or byte == ATTRIBUTE or byte == PUSH
+    return (TYPES[byte] & AGGREGATE) != 0
 
 
 cdef inline const uchar *find_line_end(const uchar *at, const uchar *end) noexcept:
@@ -192,6 +198,10 @@ cdef inline const uchar *find_line_end(const uchar *at, const uchar *end) noexce
         if at == NULL or at[1] == LF:
             return at
         at += 1
+
+
+cdef extern from *:  # Cython's own, for branches that are nearly never taken
+    bint unlikely(bint) noexcept nogil
 
 
 cdef inline const uchar *read_length(const uchar *at, int64_t *length) noexcept:
@@ -206,7 +216,7 @@ cdef inline const uchar *read_length(const uchar *at, int64_t *length) noexcept:
         value = value * 10 + digit
         at += 1
         digit = <unsigned int>at[0] - c"0"
-    if at == first or at - first > 18 or at[0] != CR or at[1] != LF:
+    if unlikely(at == first or at - first > 18 or at[0] != CR or at[1] != LF):
         return NULL
     length[0] = <int64_t>value
     return at + 2
@@ -244,18 +254,16 @@ cdef inline PyObject *ascii_text(const uchar *data, Py_ssize_t size) noexcept:
     return value
 
 
-cdef inline bint looks_up(Habit *keys) noexcept:
-    """Return whether to look whether a key is remembered.
+cdef inline bint is_looked_up(Habit *keys) noexcept:
+    return keys.tried >= 0 and keys.misses < keys.most
 
-    Where most keys are new, looking costs a fifth; so then it pauses.
-    """
-    keys.tried += 1
-    if keys.tried < 0:
-        return False
-    if keys.misses >= keys.most:
+
+cdef inline void note(Habit *keys, Py_ssize_t count) noexcept:
+    """Note that so many were read: where most are new, looking costs a fifth; so then it pauses."""
+    keys.tried += count
+    if unlikely(keys.misses >= keys.most):
         keys.tried = -KEYS_SKIPPED if keys.tried < 2 * keys.misses else 0
         keys.misses = 0
-    return True
 
 
 cdef PyObject *recall(
@@ -365,7 +373,9 @@ cdef inline PyObject *plain(
             return NULL
         if end - at < size + 2 or at[size] != CR or at[size + 1] != LF or size > self.max_bulk:
             return NULL
-        if key and size <= LONGEST_REMEMBERED and looks_up(&self.keys):
+        if key:
+            note(&self.keys, 1)
+        if key and size <= LONGEST_REMEMBERED and is_looked_up(&self.keys):
             value = recall(self, at, size, text, &self.keys)
         else:
             value = plain_string(self, at, size, text)
@@ -457,23 +467,25 @@ cdef inline Py_ssize_t read_bulks(
     cdef PyObject *value
     while count < most and at[0] == c"$":
         data = read_length(at + 1, &size)
-        if data == NULL:
+        if unlikely(data == NULL):
             if not is_null(at + 1):
                 break
             at += 5
             value = Py_None
             Py_INCREF(value)
         else:
-            if (
+            if unlikely(
                 end - data < size + 2 or data[size] != CR or data[size + 1] != LF
                 or size > self.max_bulk
             ):
                 break
-            if keys != NULL and turn == 0 and size <= LONGEST_REMEMBERED and looks_up(keys):
+            if keys != NULL and turn == 0 and size <= LONGEST_REMEMBERED and (
+                keys.misses < keys.most
+            ):
                 value = recall(self, data, size, text, keys)
             else:
                 value = plain_string(self, data, size, text)
-            if value == NULL:
+            if unlikely(value == NULL):
                 break
             at = data + size + 2
         turn ^= 1
@@ -532,9 +544,7 @@ cdef Py_ssize_t read_oks(
 
 cdef inline bint begins_run(uchar byte, uchar before) noexcept:
     """Return whether to look for a run: what is like the element before it, or behind none."""
-    return (
-        (byte == before or before == 0) and (byte == c"$" or byte == c":" or byte == c"+")
-    )
+    return (TYPES[byte] & RUNS) != 0 and (byte == before or before == 0)
 
 
 cdef inline Py_ssize_t read_run(
@@ -545,11 +555,13 @@ cdef inline Py_ssize_t read_run(
     cdef Py_ssize_t count
     cdef uchar byte = cursor[0][0]
     if byte == c"$":
-        if keys != NULL and keys.tried >= 0:
-            return read_pairs(self, cursor, end, text, keys, turn, items, most)
-        count = read_values(self, cursor, end, text, items, most)
-        if keys != NULL:
-            keys.tried = min(keys.tried + count, 0)
+        if keys == NULL:
+            return read_values(self, cursor, end, text, items, most)
+        if is_looked_up(keys):
+            count = read_pairs(self, cursor, end, text, keys, turn, items, most)
+        else:
+            count = read_values(self, cursor, end, text, items, most)
+        note(keys, count >> 1)
         return count
     if byte == c":":
         return read_integers(cursor, items, most)
@@ -795,11 +807,12 @@ cdef class Parser:
 
     cpdef feed(self, data):
         """Take the next bytes of the stream; `parse()` then has what they complete."""
-        cdef bytes chunk
         with cython.critical_section(self):
             if self.spent:
                 raise self.same_error()
-            chunk = <bytes>data if type(data) is bytes else memoryview(data).tobytes()
+        # Of what is not bytes this may be anybody's code.
+        cdef bytes chunk = <bytes>data if type(data) is bytes else memoryview(data).tobytes()
+        with cython.critical_section(self):
             if chunk:
                 if self.position == self.end and not self.busy and self.queued == len(self.queue):
                     self.use(chunk)
@@ -821,7 +834,7 @@ cdef class Parser:
         if value == NULL:
             return NEED_DATA
         result = owned(value)
-        if isinstance(result, UnicodeError):
+        if PyExceptionInstance_Check(value) and isinstance(result, UnicodeError):
             raise result
         return result
 
@@ -857,10 +870,9 @@ cdef class Parser:
                 self.busy = False
                 if values != NULL:
                     PyList_SET_ITEM(values, 0, value)
-                    return owned(values)
-                Py_DECREF(value)
-                self.end_with(None)
-                checked(values)
+                else:
+                    Py_DECREF(value)
+                return self.list_or_end(values)
         self.feed(data)
         if value != NULL:
             self.position += at - start
@@ -924,6 +936,7 @@ cdef class Parser:
         # No guard is needed: no Python code runs in plain().
         if (
             self.depth or self.waiting or self.narrow or self.busy or self.spent or self.done.count
+            or is_aggregate(self.position[0])
         ):
             return NULL
         return plain(self, &self.position, self.end, self.stack[0].text, False)
@@ -932,12 +945,20 @@ cdef class Parser:
     cdef PyObject *next_other(self) except? NULL:
         """Return the next value; NULL, without an exception, if bytes ran out."""
         cdef PyObject *value
+        if self.position == self.end and not (
+            self.busy or self.spent or self.done.count or self.queue
+        ):
+            # Nothing to read, as every second time where a chunk is a reply.
+            if self.chunk is not None:
+                self.drop_chunk()
+            return NULL
         if self.done.count == 0 and self.advance(True) != DELIVERED:
             return NULL
         # There are more if feed_all() was interrupted.
         value = self.done.items[0]
         self.done.count -= 1
-        memmove(self.done.items, self.done.items + 1, self.done.count * sizeof(PyObject *))
+        if self.done.count:
+            memmove(self.done.items, self.done.items + 1, self.done.count * sizeof(PyObject *))
         return value
 
     @cython.final
@@ -945,13 +966,20 @@ cdef class Parser:
         """Return the complete values as a list."""
         # On Python 3.11 to make one may run the collector, and that any finaliser.
         self.busy = True
-        try:
-            return owned(list_of_all(&self.done))
-        except MemoryError:
-            self.end_with(None)
-            raise
-        finally:
-            self.busy = False
+        cdef PyObject *values = list_of_all(&self.done)
+        self.busy = False
+        return self.list_or_end(values)
+
+    @cython.final
+    cdef object list_or_end(self, PyObject *values):
+        """Return the list; if there was no memory for it, the values are lost."""
+        if values == NULL:
+            try:
+                checked(values)
+            except MemoryError:
+                self.end_with(None)
+                raise
+        return owned(values)
 
     @cython.final
     cdef int advance(self, bint single) except -1:
@@ -960,18 +988,22 @@ cdef class Parser:
             raise self.same_error()
         if self.busy:
             raise RuntimeError(REENTERED)
+        cdef int step
         self.busy = True
         try:
-            return self.read(single)
+            step = self.read(single)
         except BaseException as error:
             # Also an interrupt, or the lack of memory, in the middle of an element; or here.
-            self.end_with(None)
-            if not isinstance(error, ProtocolError):
-                raise
-            self.spent_by = ProtocolError(str(error), error.offset)
-            raise self.same_error() from None
-        finally:
-            self.busy = False
+            try:
+                self.end_with(None)
+                if not isinstance(error, ProtocolError):
+                    raise
+                self.spent_by = ProtocolError(str(error), error.offset)
+                raise self.same_error() from None
+            finally:
+                self.busy = False
+        self.busy = False
+        return step
 
     @cython.final
     cdef int end_with(self, error) except -1:
@@ -1088,7 +1120,8 @@ cdef class Parser:
                     while True:
                         if self.done.count == self.done.room:
                             self.grow_done(at)
-                        if not single and begins_run(at[0], before):
+                        if begins_run(at[0], before) and not single:
+                            before = at[0]
                             if take_run(self, &at, end, self.stack, &self.done):
                                 continue
                         before = at[0]
@@ -1108,6 +1141,7 @@ cdef class Parser:
                         if begins_run(at[0], before) and (
                             frame.kind == ARRAY or frame.kind == MAP or frame.kind == SET
                         ):
+                            before = at[0]
                             count = take_run(self, &at, end, frame, &self.opened)
                             if count:
                                 frame.remaining -= count
@@ -1129,13 +1163,16 @@ cdef class Parser:
                         continue
                     if is_aggregate(at[0]):
                         continue
-                if at[0] == c"$":
+                if at[0] == c"$" or at[0] == c"=":
                     behind = read_length(at + 1, &count)
-                    if behind != NULL and count <= self.max_bulk and end - behind < count + 2:
-                        # A bulk that the end of the chunk cuts, as it does one in most chunks.
+                    if behind != NULL and count <= self.max_bulk:
+                        # A bulk that the end of the chunk cuts, as it does one in most chunks, or
+                        # that is not ASCII; or a verbatim string.
                         self.start = self.here()
                         self.position = behind
-                        self.await_payload(c"$", count, self.stack[self.depth].text)
+                        if self.await_payload(at[0], count) == DELIVERED and single:
+                            return DELIVERED
+                        continue
             if self.position == self.end and not self.next_chunk():
                 return WENT_ON
             if self.element() == DELIVERED and single:
@@ -1319,7 +1356,7 @@ cdef class Parser:
         cdef bytes content
         if byte == c"$" or byte == c"!" or byte == c"=":
             if read_digits(line + 1, size - 1, &count) and count <= self.max_bulk:
-                return self.await_payload(byte, count, frame.text and byte == c"$")
+                return self.await_payload(byte, count)
             content = line[1:size]
             if byte == c"$":
                 if content == b"-1":
@@ -1333,7 +1370,7 @@ cdef class Parser:
             if length > self.limits["max_bulk"]:
                 expected = f"a {NAMES[byte]} of at most {self.limits['max_bulk']} bytes"
                 raise refusal(expected, str(length), offset)
-            return self.await_payload(byte, min(length, UNLIMITED), frame.text and byte == c"$")
+            return self.await_payload(byte, min(length, UNLIMITED))
         content = line[1:size]
         if byte in (ARRAY, MAP, SET, ATTRIBUTE, PUSH):
             if byte == ARRAY and content == b"-1":
@@ -1387,7 +1424,7 @@ cdef class Parser:
             expected = f"a bulk of at most {self.limits['max_bulk']} bytes"
             raise refusal(expected, f"{self.streamed_size} or more", offset)
         if length:
-            return self.await_payload(c";", min(length, UNLIMITED), False)
+            return self.await_payload(c";", min(length, UNLIMITED))
         whole = b"".join(self.streamed)
         self.streamed = None
         self.waiting = ELEMENT
@@ -1399,19 +1436,20 @@ cdef class Parser:
         )
 
     @cython.final
-    cdef int await_payload(self, uchar kind, Py_ssize_t size, bint text) except -1:
+    cdef int await_payload(self, uchar kind, Py_ssize_t size) except -1:
         """Take a payload of so many bytes, or begin to fill it."""
         cdef const uchar *data = self.position
+        cdef bint text = self.stack[self.depth].text
         if (
             kind != c";" and self.end - data >= size + 2
             and data[size] == CR and data[size + 1] == LF
         ):
             self.position = data + size + 2
-            return self.take_payload(kind, data, size, self.stack[self.depth].text)
+            return self.take_payload(kind, data, size, text)
         cdef Py_ssize_t room = max(self.end - data, LITTLE)
         # Small at first: what has come is to be moved.
         room = size if size // STRIDE <= room else max(STRIDE * LITTLE, 4 * room)
-        self.payload_text = text and self.ascii_too
+        self.payload_text = kind == c"$" and text and self.ascii_too
         if self.payload_text:
             self.payload = PyUnicode_New(room, 127)
         else:
@@ -1762,9 +1800,8 @@ cdef class Parser:
                     value = tuple_of(&self.opened, frame.bottom)
                 elif frame.bottom == 0 and self.opened.count > ADOPTED:
                     # Nothing else lies there; the empty list is not needed.
-                    value = list_of_all(&self.opened)
-                    Py_DECREF(frame.container)
-                    frame.container = NULL
+                    value = checked(list_of_all(&self.opened))
+                    Py_CLEAR(frame.container)
                 else:
                     self.fill_list(frame)
             elif frame.kind == MAP or frame.kind == ATTRIBUTE:

@@ -24,7 +24,9 @@ cdef extern from "Python.h":
     void Py_INCREF(PyObject *) noexcept
     void Py_DECREF(PyObject *) noexcept
     void Py_XDECREF(PyObject *) noexcept
+    void Py_CLEAR(PyObject *) noexcept
     void PyErr_Clear() noexcept
+    bint PyExceptionInstance_Check(PyObject *) noexcept
     PyObject *PyLong_FromLongLong(long long) noexcept
     PyObject *PyLong_FromString(const char *, char **, int) noexcept
     PyObject *PyFloat_FromDouble(double) noexcept

@@ -20,9 +20,11 @@ cdef extern from "_list.h":
 
 
 cdef struct Values:
-    # References that are owned, without an owner that the collector could see. It need not: what
-    # lies here was made by this module and is reachable from nowhere else, so no cycle can pass
-    # through it. (The collector takes the references for ones from outside, and leaves it alone.)
+    # References that are owned, without an owner that the collector could see: it takes them for
+    # ones from outside, and leaves what lies here alone. It need not see them, as what this module
+    # makes is reachable from nowhere else, so no cycle can pass through it. (One can through what
+    # a codec makes, a subclass of str or the context of an error; until the reply is complete it is
+    # not collected, and that is all.)
     PyObject **items
     Py_ssize_t count
     Py_ssize_t room
@@ -84,7 +86,7 @@ cdef inline PyObject *checked(PyObject *value) except NULL:
 # Each of these makes a container of the values from `bottom` on, and takes them off. If it fails,
 # they stay.
 
-cdef inline PyObject *list_of(Values *values, Py_ssize_t bottom) except NULL:
+cdef inline PyObject *list_of(Values *values, Py_ssize_t bottom) noexcept:
     cdef Py_ssize_t count = values.count - bottom
     check(count >= 0)
     cdef PyObject *value = PyList_New(count)
@@ -94,8 +96,11 @@ cdef inline PyObject *list_of(Values *values, Py_ssize_t bottom) except NULL:
     return value
 
 
-cdef inline PyObject *list_of_all(Values *values) except NULL:
-    """Return a list of all values, in the memory where they lie: half the work if they are many."""
+cdef inline PyObject *list_of_all(Values *values) noexcept:
+    """Return a list of all values, in the memory where they lie: half the work if they are many.
+
+    NULL, with an exception set, if that fails.
+    """
     cdef PyObject *value
     if values.count <= LEAST_ROOM:
         return list_of(values, 0)
