@@ -16,7 +16,7 @@ DEBUG = os.environ.get("RESP_DEBUG", "") not in ("", "0")
 
 HEADERS = [
     *("_python.pxd", "_values.pxd"),
-    *("_bytes.h", "_double.h", "_list.h", "_powers.h", "_text.h"),
+    *("_bytes.h", "_double.h", "_list.h", "_powers.h", "_text.h", "_types.h"),
 ]
 if os.name == "nt":
     FLAGS = []

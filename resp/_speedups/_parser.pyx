@@ -700,7 +700,7 @@ cdef class Parser:
         if self.remembered == NULL or self.stack == NULL:
             raise MemoryError
         # A subclass may not call __init__: what it gets is a parser all the same.
-        self.reset()
+        self.begin([], [], False)
         self.set_limits(DEFAULT_LIMITS)
 
     def __init__(
@@ -729,23 +729,24 @@ cdef class Parser:
     cdef int set_up(self, encoding, errors, bint attributes, bint raw_pushes, limits) except -1:
         if self.busy:
             raise RuntimeError(REENTERED)
+        # All that can fail comes first: a parser has its old options or the new ones, no mixture.
         cdef const char *encoding_name = NULL
         cdef const char *errors_name = PyUnicode_AsUTF8(errors)
         cdef bint ascii_too = False
-        # What is dropped, and the codecs' own names, may be anybody's code.
+        cdef list queue = [], failures = []
+        # A codec's name, and what is dropped, may be anybody's code.
         self.busy = True
         try:
             if encoding is not None:
                 encoding_name = PyUnicode_AsUTF8(encoding)
                 ascii_too = _lookup(encoding).name in ASCII_TOO
-            self.reset()
+            self.set_limits(limits)
             self.encoding, self.encoding_name = encoding, encoding_name
             self.errors, self.errors_name = errors, errors_name
             self.ascii_too = ascii_too
             self.attributes = attributes
             self.raw_pushes = raw_pushes
-            self.set_limits(limits)
-            self.stack[0].text = encoding is not None
+            self.begin(queue, failures, encoding is not None)
         finally:
             self.busy = False
         return 0
@@ -764,46 +765,46 @@ cdef class Parser:
 
     @cython.final
     cdef int set_limits(self, dict limits) except -1:
+        cdef int64_t max_depth = min(limits["max_depth"], UNLIMITED)
+        cdef int64_t max_bulk = min(limits["max_bulk"], UNLIMITED)
+        cdef int64_t max_elements = min(limits["max_elements"], UNLIMITED)
+        cdef int64_t max_line = min(limits["max_line"], UNLIMITED)
         self.limits = limits
-        self.max_depth = min(limits["max_depth"], UNLIMITED)
-        self.max_bulk = min(limits["max_bulk"], UNLIMITED)
-        self.max_elements = min(limits["max_elements"], UNLIMITED)
-        self.max_line = min(limits["max_line"], UNLIMITED)
+        self.max_depth, self.max_bulk = max_depth, max_bulk
+        self.max_elements, self.max_line = max_elements, max_line
         self.narrow = self.max_line < LONGEST_PLAIN
         return 0
 
     @cython.final
-    cdef int reset(self) except -1:
-        """Begin a new stream."""
+    cdef void begin(self, list queue, list failures, bint text) noexcept:
+        """Begin a new stream, with two lists that are empty, and strings as text or as bytes."""
         self.drop_chunk()
-        self.queue = []
+        self.queue = queue
         self.queued = 0
         self.base = self.fed = self.delivered = self.start = 0
         self.interrupted = -1
         self.waiting = ELEMENT
         self.line_size = 0
-        Py_XDECREF(self.payload)
-        self.payload = NULL
+        Py_CLEAR(self.payload)
         self.streamed = None
         self.drop_stack()
         self.stack[0].kind = TOP
         self.stack[0].ending = COUNTED
         self.stack[0].remaining = 1
         self.stack[0].bottom = self.stack[0].frozen = 0
-        self.stack[0].text = self.stack[0].failed = False
+        self.stack[0].text = text
+        self.stack[0].failed = False
         release(&self.done)
         self.failure = None
-        self.failures = []
+        self.failures = failures
         self.spent = False
         self.spent_by = None
         self.scratch = b""
         cdef Py_ssize_t at
         for at in range(REMEMBERED):
-            Py_XDECREF(self.remembered[at])
-            self.remembered[at] = NULL
+            Py_CLEAR(self.remembered[at])
         self.keys.tried = self.keys.misses = self.fields.tried = self.fields.misses = 0
         self.keys.most, self.fields.most = KEYS_TRIED, FIELDS_TRIED
-        return 0
 
     cpdef feed(self, data):
         """Take the next bytes of the stream; `parse()` then has what they complete."""
@@ -875,8 +876,11 @@ cdef class Parser:
                 return self.list_or_end(values)
         self.feed(data)
         if value != NULL:
-            self.position += at - start
-            put(&self.done, value)
+            if self.done.room or grow(&self.done, 0):
+                self.position += at - start
+                put(&self.done, value)
+            else:
+                Py_DECREF(value)  # read() will read it again, and raise what is to be raised
         try:
             self.advance(False)
         except ProtocolError:
@@ -1015,8 +1019,7 @@ cdef class Parser:
         self.queue = []
         self.drop_chunk()
         self.drop_stack()
-        Py_XDECREF(self.payload)
-        self.payload = NULL
+        Py_CLEAR(self.payload)
         return 0
 
     @cython.final
@@ -1590,7 +1593,10 @@ cdef class Parser:
                 value = <PyObject *>decoded
                 Py_INCREF(value)
                 return value
-            except UnicodeError as error:
+            except BaseException as error:
+                # `except UnicodeError` also takes one for which, once made, there was no memory.
+                if not isinstance(error, UnicodeError):
+                    raise
                 if self.failure is None:
                     self.failure = error.with_traceback(None)
         return PyBytes_FromStringAndSize(<const char *>data, size)
