@@ -97,17 +97,19 @@ cdef enum:
     INVALIDATION_SIZE = 26  # of INVALIDATION
     SAFE_DIGITS = 640  # that no sys.set_int_max_str_digits() refuses
     MAX_KEY_DEPTH = 128  # as the pure twin, and for the same reason
-    # A declared length commits no memory: a payload that the end of a chunk cuts is made in its
-    # final size if at most so many times more are to come than have come, or than this. Else it is
-    # made so small, and grown once or twice. (By doubling, moving it made it 1.4 times as slow;
-    # what is never written to costs but addresses.)
+    # A declared length commits no memory. A payload that the end of a chunk cuts is made in its
+    # final size only if that is at most so many times what has come of it, or if it is small. Else
+    # it begins smaller, and grows once or twice by the same rule: to double it each time took 1.4
+    # times as long, and memory that nobody writes to is but addresses.
     STRIDE = 64
-    LITTLE = 1024
+    LITTLE = 1024  # bytes that count as come, even if they have not
     SMALL = 64  # elements for which a list has room from the beginning
     # Strings remembered: so many, in a table without chains, and of at most so many bytes.
     REMEMBERED = 256
     LONGEST_REMEMBERED = 32
-    # Keys are looked up until so many were new and more than half; then so many are not.
+    # Keys are looked up until so many were new and more than half; then so many are not. It is
+    # fewer for what may be none: strings that are remembered for nothing lie about in the memory
+    # that others could have had (1.05 times as slow).
     KEYS_TRIED = 512
     FIELDS_TRIED = 64
     KEYS_SKIPPED = 16 * 1024
@@ -456,11 +458,11 @@ cdef inline PyObject *plain(
 # many elements, as `plain()` would, but without the way around by it; it returns how many there
 # were, the cursor behind them.
 
-cdef inline Py_ssize_t read_bulks(
+cdef Py_ssize_t read_bulks(
     Parser self, const uchar **cursor, const uchar *end, bint text, Habit *keys, int turn,
     PyObject **items, int64_t most
 ) noexcept:
-    """Read bulks; with a habit, those of turn 0 are its keys, and the turn is 0 or 1."""
+    """Read bulks. If there are `keys` to look up, every other is one: the first if `turn` is 0."""
     cdef const uchar *at = cursor[0]
     cdef const uchar *data
     cdef int64_t count = 0, size = 0
@@ -493,19 +495,6 @@ cdef inline Py_ssize_t read_bulks(
         count += 1
     cursor[0] = at
     return count
-
-
-cdef Py_ssize_t read_values(
-    Parser self, const uchar **cursor, const uchar *end, bint text, PyObject **items, int64_t most
-) noexcept:
-    return read_bulks(self, cursor, end, text, NULL, 0, items, most)
-
-
-cdef Py_ssize_t read_pairs(
-    Parser self, const uchar **cursor, const uchar *end, bint text, Habit *keys, int turn,
-    PyObject **items, int64_t most
-) noexcept:
-    return read_bulks(self, cursor, end, text, keys, turn, items, most)
 
 
 cdef Py_ssize_t read_integers(const uchar **cursor, PyObject **items, int64_t most) noexcept:
@@ -543,7 +532,7 @@ cdef Py_ssize_t read_oks(
 
 
 cdef inline bint begins_run(uchar byte, uchar before) noexcept:
-    """Return whether to look for a run: what is like the element before it, or behind none."""
+    """Return whether to look for a run: behind an element of the same type, or behind none."""
     return (TYPES[byte] & RUNS) != 0 and (byte == before or before == 0)
 
 
@@ -556,12 +545,11 @@ cdef inline Py_ssize_t read_run(
     cdef uchar byte = cursor[0][0]
     if byte == c"$":
         if keys == NULL:
-            return read_values(self, cursor, end, text, items, most)
-        if is_looked_up(keys):
-            count = read_pairs(self, cursor, end, text, keys, turn, items, most)
-        else:
-            count = read_values(self, cursor, end, text, items, most)
-        note(keys, count >> 1)
+            return read_bulks(self, cursor, end, text, NULL, 0, items, most)
+        count = read_bulks(
+            self, cursor, end, text, keys if is_looked_up(keys) else NULL, turn, items, most
+        )
+        note(keys, (count + 1) >> 1)
         return count
     if byte == c":":
         return read_integers(cursor, items, most)
@@ -1125,7 +1113,10 @@ cdef class Parser:
                             self.grow_done(at)
                         if begins_run(at[0], before) and not single:
                             before = at[0]
-                            if take_run(self, &at, end, self.stack, &self.done):
+                            count = take_run(self, &at, end, self.stack, &self.done)
+                            if before == c"$" == at[0] and self.done.count < self.done.room:
+                                break  # plain() would say the same
+                            if count:
                                 continue
                         before = at[0]
                         value = plain(self, &at, end, self.stack[0].text, False)
@@ -1150,6 +1141,9 @@ cdef class Parser:
                                 frame.remaining -= count
                                 if frame.remaining == 0:
                                     break
+                            if before == c"$" == at[0] and self.opened.count < self.opened.room:
+                                break  # plain() would say the same
+                            if count:
                                 continue
                         before = at[0]
                         value = plain(self, &at, end, frame.text, self.is_key(frame))
@@ -1450,7 +1444,7 @@ cdef class Parser:
             self.position = data + size + 2
             return self.take_payload(kind, data, size, text)
         cdef Py_ssize_t room = max(self.end - data, LITTLE)
-        # Small at first: what has come is to be moved.
+        # Little more than what has come, at first, as that is to be moved.
         room = size if size // STRIDE <= room else max(STRIDE * LITTLE, 4 * room)
         self.payload_text = kind == c"$" and text and self.ascii_too
         if self.payload_text:
@@ -1508,7 +1502,7 @@ cdef class Parser:
 
     @cython.final
     cdef int grow_payload(self, Py_ssize_t size) except -1:
-        """Make room for so many bytes more, and many times that."""
+        """Make room for so many bytes more: for all, or for many times what has come."""
         cdef Py_ssize_t room = self.filled + size
         room = self.size if self.size // STRIDE <= room else STRIDE * room
         if self.payload_text:
