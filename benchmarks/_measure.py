@@ -109,12 +109,21 @@ def measure(row: Row, rounds: int, *, enough: float = float("inf")) -> None:
     """Add rounds to a row; to none of an implementation that has taken `enough` seconds for it."""
     measured = list(row.runs)
     chance = random.Random(len(row.seconds))
-    for _ in range(rounds):
-        # Whoever runs before leaves the allocator and the caches in a state: not always the same.
-        chance.shuffle(measured)
-        for name in measured:
-            if sum(row.seconds.get(name, ())) > enough:
-                continue
-            if row.settle:
-                once(row.runs[name], keep=row.keep)
-            row.seconds.setdefault(name, []).append(once(row.runs[name], keep=row.keep))
+    # All that is here by now, the peers and the tools, the collector would walk through before each
+    # run. That empties the caches of what a run works on, and a run is but some chunks: then it
+    # would tell how fast memory is where it should tell how fast the chunk after next is read.
+    gc.collect()
+    gc.freeze()
+    try:
+        for _ in range(rounds):
+            # Whoever runs before leaves the allocator and the caches in a state: not always the
+            # same.
+            chance.shuffle(measured)
+            for name in measured:
+                if sum(row.seconds.get(name, ())) > enough:
+                    continue
+                if row.settle:
+                    once(row.runs[name], keep=row.keep)
+                row.seconds.setdefault(name, []).append(once(row.runs[name], keep=row.keep))
+    finally:
+        gc.unfreeze()
