@@ -216,8 +216,8 @@ cdef bint put_other(Writer *writer, PyObject *argument) except -1:
         return True
     if PyUnicode_CheckExact(argument):
         # PyUnicode_AsUTF8 would leave its copy with the argument for good.
-        # It makes an exception if it can't, and on Python 3.11 that may run any finaliser: one could
-        # empty the list that the argument is in.
+        # If it can't it makes an exception, and on Python 3.11 that may run any finaliser, which
+        # may empty the list that the argument is in.
         Py_INCREF(<object>argument)
         encoded = PyUnicode_AsUTF8String(argument)
         Py_DECREF(argument)
