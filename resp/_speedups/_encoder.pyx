@@ -14,10 +14,12 @@ from .._encoder import _append_command, _arguments
 cdef extern from *:
     """
     /* Whether another thread may change a list while it is read. */
+    #ifndef RESP_FREE_THREADED
     #ifdef Py_GIL_DISABLED
     #define RESP_FREE_THREADED 1
     #else
     #define RESP_FREE_THREADED 0
+    #endif
     #endif
     """
     bint FREE_THREADED "RESP_FREE_THREADED"
@@ -214,7 +216,11 @@ cdef bint put_other(Writer *writer, PyObject *argument) except -1:
         return True
     if PyUnicode_CheckExact(argument):
         # PyUnicode_AsUTF8 would leave its copy with the argument for good.
+        # If it can't it makes an exception, and on Python 3.11 that may run any finaliser, which
+        # may empty the list that the argument is in.
+        Py_INCREF(<object>argument)
         encoded = PyUnicode_AsUTF8String(argument)
+        Py_DECREF(argument)
         if encoded == NULL:
             PyErr_Clear()
             return False

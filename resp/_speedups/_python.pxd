@@ -12,6 +12,7 @@ cdef extern from "<assert.h>":
     void check "assert"(bint) noexcept  # compiled in by RESP_DEBUG=1
 
 cdef extern from "Python.h":
+    Py_ssize_t PY_SSIZE_T_MAX
     ctypedef struct PyObject
     ctypedef struct PyTypeObject:
         PyObject *(*tp_new)(PyTypeObject *, PyObject *, PyObject *) noexcept
@@ -23,7 +24,9 @@ cdef extern from "Python.h":
     void Py_INCREF(PyObject *) noexcept
     void Py_DECREF(PyObject *) noexcept
     void Py_XDECREF(PyObject *) noexcept
+    void Py_CLEAR(PyObject *) noexcept
     void PyErr_Clear() noexcept
+    bint PyExceptionInstance_Check(PyObject *) noexcept
     PyObject *PyLong_FromLongLong(long long) noexcept
     PyObject *PyLong_FromString(const char *, char **, int) noexcept
     PyObject *PyFloat_FromDouble(double) noexcept

@@ -10,22 +10,33 @@ from libc.string cimport memcpy
 from ._python cimport *
 
 cdef extern from "_list.h":
+    PyObject *adopt_list "resp_adopt_list"(
+        PyObject **items, Py_ssize_t size, Py_ssize_t room
+    ) noexcept
     PyObject *new_list "resp_new_list"(Py_ssize_t room) noexcept
+    PyObject **room_of_list "resp_room_of_list"(PyObject *list) noexcept
+    void fill_room_of_list "resp_fill_room_of_list"(PyObject *list, Py_ssize_t count) noexcept
     int fill_list "resp_fill_list"(PyObject *list, PyObject **items, Py_ssize_t size) noexcept
 
 
 cdef struct Values:
-    # References that are owned, without an owner that the collector could see. It need not: what
-    # lies here was made by this module and is reachable from nowhere else, so no cycle can pass
-    # through it. (The collector takes the references for ones from outside, and leaves it alone.)
+    # References that are owned, without an owner that the collector could see: it takes them for
+    # ones from outside, and leaves what lies here alone. It need not see them, as what this module
+    # makes is reachable from nowhere else, so no cycle can pass through it. (One can through what
+    # a codec makes, a subclass of str or the context of an error; until the reply is complete it is
+    # not collected, and that is all.)
     PyObject **items
     Py_ssize_t count
     Py_ssize_t room
 
 
-cdef inline bint grow(Values *values) noexcept:
-    """Double the room; return whether there was memory for it."""
-    cdef Py_ssize_t room = values.room * 2 if values.room else 64
+cdef enum:
+    LEAST_ROOM = 64
+
+
+cdef inline bint grow(Values *values, Py_ssize_t wanted) noexcept:
+    """Double the room, at least; return whether there was memory for it."""
+    cdef Py_ssize_t room = max(2 * values.room, LEAST_ROOM, wanted)
     cdef void *items = PyMem_Realloc(values.items, room * sizeof(PyObject *))
     if items == NULL:
         return False
@@ -36,7 +47,7 @@ cdef inline bint grow(Values *values) noexcept:
 
 cdef inline int put(Values *values, PyObject *value) except -1:
     """Add a value; its reference is taken over, also if that fails."""
-    if values.count == values.room and not grow(values):
+    if values.count == values.room and not grow(values, 0):
         Py_DECREF(value)
         raise MemoryError
     check(value != NULL and values.count < values.room)
@@ -75,13 +86,28 @@ cdef inline PyObject *checked(PyObject *value) except NULL:
 # Each of these makes a container of the values from `bottom` on, and takes them off. If it fails,
 # they stay.
 
-cdef inline PyObject *list_of(Values *values, Py_ssize_t bottom) except NULL:
+cdef inline PyObject *list_of(Values *values, Py_ssize_t bottom) noexcept:
     cdef Py_ssize_t count = values.count - bottom
     check(count >= 0)
     cdef PyObject *value = PyList_New(count)
     if value != NULL and count:
         memcpy(PySequence_Fast_ITEMS(value), values.items + bottom, count * sizeof(PyObject *))
         values.count = bottom
+    return value
+
+
+cdef inline PyObject *list_of_all(Values *values) noexcept:
+    """Return a list of all values, in the memory where they lie: half the work if they are many.
+
+    NULL, with an exception set, if that fails.
+    """
+    cdef PyObject *value
+    if values.count <= LEAST_ROOM:
+        return list_of(values, 0)
+    value = adopt_list(values.items, values.count, values.room)
+    if value != NULL:
+        values.items = NULL
+        values.count = values.room = 0
     return value
 
 
