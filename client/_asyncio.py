@@ -920,7 +920,7 @@ class AsyncClient(Calls):
             self._waiting.fail(error)
             for turn in self._aside_turns:
                 if not turn.done():
-                    turn.set_exception(error)
+                    turn.set_exception(lost(error, sent=False))
             links += self._aside
             if link is not None:
                 links.append(link)
@@ -982,7 +982,7 @@ async def _reconnect(ref: weakref.ref[AsyncClient], pause: Pause, delay: float) 
     while (client := ref()) is not None and not client._closed:
         try:
             await client._bring_up()
-        except (ClientError, RespError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, another connection may do
             client._not_connected(error)
         if client._complete():
             return

@@ -57,6 +57,7 @@ async def test_a_write_in_flight_fails_and_says_that_it_may_have_run(
             write = asyncio.ensure_future(db.execute("INCR", "n"))
             batch = asyncio.ensure_future(db.execute_many([("GET", "k"), ("INCR", "m")]))
             read = asyncio.ensure_future(db.execute_many([("GET", "k"), ("PING",)]))
+            reads = asyncio.ensure_future(db.transaction([("GET", "k")]))
             await asyncio.sleep(0.05)
             proxy.links[0].cut()
             with pytest.raises(client.ConnectionClosed, match="may have run"):
@@ -64,6 +65,7 @@ async def test_a_write_in_flight_fails_and_says_that_it_may_have_run(
             with pytest.raises(client.ConnectionClosed, match="may have run"):
                 await batch
             assert await read == [None, b"PONG"]
+            assert await reads == [None]
             assert await db.execute("GET", "n") == b"1"  # it had run, once
 
 
@@ -423,3 +425,24 @@ async def test_a_late_reply_is_dropped_in_its_place_and_the_connection_goes_on(
             proxy.links[0].down.release()
             assert await other == b"in time"
             assert db._link is link
+
+
+@on_loop
+async def test_a_trace_that_raises_does_not_end_the_reconnecting(
+    any_server: client.EmbeddedServer,
+) -> None:
+    broken = 0
+
+    def trace(name: str, direction: str, frame: object) -> None:
+        nonlocal broken
+        if broken:
+            broken -= 1
+            raise RuntimeError("a bug of the user's")
+
+    with Proxy(any_server) as proxy:
+        async with client.connect_async(proxy.url, trace=trace) as db:
+            broken = 2
+            proxy.links[0].cut()
+            await until(lambda: db._link is None)
+            assert await db.execute("GET", "k") is None
+            assert broken == 0
