@@ -291,16 +291,38 @@ async def test_redirect_to_a_listener_that_just_died_is_no_refusal_for_good(
 
 
 @on_loop
-async def test_an_address_with_a_stranger_behind_it_is_not_cached_from(
+async def test_behind_an_address_of_several_servers_both_connections_meet_on_one(
     private_server: StartServer, wire: Callable[..., Wire]
 ) -> None:
-    with Balancer([private_server(), private_server()]) as balancer:
+    servers = [private_server(), private_server()]
+    with Balancer(servers) as balancer:
         async with client.connect_async(balancer.url, tracking=DEDICATED) as db:
             assert db.cache is not None
-            assert "also leads to servers" in db.cache.status
-            for _ in range(3):
-                await db.execute("GET", "k")
-            assert db.cache.stats.hits == 0
+            assert "another server" in db.cache.status
+            assert await db.execute("GET", "k") is None
+            reader = AioReader(db, wire(servers[0]))
+            await reader.hit("GET", "k")
+            reader.other("SET", "k", "v")
+            await reader.sees(b"v", "GET", "k")
+
+
+@on_loop
+async def test_after_a_failover_the_listening_connection_follows(
+    private_server: StartServer, wire: Callable[..., Wire]
+) -> None:
+    old, new = private_server(), private_server()
+    with Proxy(old) as proxy:
+        async with client.connect_async(proxy.url, tracking=DEDICATED) as db:
+            reader = AioReader(db, wire(new))
+            await reader.hit("GET", "k")
+            proxy._target = (new.host, new.port)
+            proxy.links[0].cut()  # the old one lives on, and so does the listener there
+            await until(lambda: db._link is None)
+            reader.other("SET", "k", "new")
+            await reader.sees(b"new", "GET", "k")
+            await reader.hit("GET", "k")
+            reader.other("SET", "k", "newer")
+            await reader.sees(b"newer", "GET", "k")
 
 
 @on_loop
