@@ -226,5 +226,6 @@ def test_nobody_gets_anothers_reply_and_nothing_is_left(
     assert counted["hits"] > 0
     assert counted["kills"] > 0
     assert counted["cancelled"] > 0
-    # Measured over 60 s: it goes up and down by 5 MiB or so.
-    assert counted["last_kib"] < counted["least_kib"] + 32 * 1024
+    if SECONDS >= 30:  # a short run is all beginning
+        # Measured over 60 s: it goes up and down by 8 MiB or so.
+        assert counted["last_kib"] < counted["least_kib"] + 32 * 1024
