@@ -826,8 +826,7 @@ class AsyncClient(Calls):
                 self._waiting.add((future, commands, want, deadline, sendings))
             else:
                 stays.append(flight)
-        link.flights = stays
-        link.unsent = 0
+        link.leave(stays)
 
     def _complete(self) -> bool:
         """Whether there is all that there can be: the connection, and its tracking."""

@@ -162,7 +162,6 @@ class Link(Line, asyncio.Protocol):
         epoch: of the channel on which changes of what it reads are announced; 0 before that.
         source: of what it reads, ended with it.
         armed: whether all is done that the cache needs of it; the server may have said no.
-        unsent: how many flights, the last ones, have not been written.
         closed: whether it must not be used any more.
         why: the reason, once it is closed.
         greeting: what the handshake learned.
@@ -211,7 +210,6 @@ class Link(Line, asyncio.Protocol):
         self.epoch = 0
         self.source = Source()
         self.armed = False
-        self.unsent = 0
         self.closed = False
 
     # Sending.
@@ -220,6 +218,16 @@ class Link(Line, asyncio.Protocol):
     def protocol(self) -> int:
         """2 or 3: what is spoken now."""
         return self._session.protocol
+
+    @property
+    def unsent(self) -> int:
+        """How many flights, the last ones, have not been written."""
+        return len(self._out)
+
+    def leave(self, flights: deque[Flight]) -> None:
+        """Keep only these flights, which have been written; the others are somebody else's now."""
+        self.flights = flights
+        self._out.clear()
 
     @property
     def full(self) -> bool:
@@ -251,7 +259,12 @@ class Link(Line, asyncio.Protocol):
         data = self._session.send(*command)
         future = self._loop.create_future()
         self.flights.append((future, command, 0, deadline, 0))
-        self._write(data)
+        size = self._out_size + len(data)
+        if size < _LARGE and self._flushing:  # the usual case of `_write`
+            self._out_size = size
+            self._out.append(data)
+        else:
+            self._write(data)
         if deadline < self._timer_at:
             self.watch(deadline)
         return future
@@ -277,7 +290,6 @@ class Link(Line, asyncio.Protocol):
         size = len(data)
         if size >= _LARGE:
             self._flush()
-        self.unsent += 1
         self._out_size += size
         if not self._flushing:
             self._flushing = True
@@ -288,16 +300,16 @@ class Link(Line, asyncio.Protocol):
 
     def _end_turn(self) -> None:
         self._flushing = False
-        self._flush()
+        if self._out:
+            self._flush()
 
     def _flush(self) -> None:
         out = self._out
-        if self._paused or not out or self._transport is None or self.closed:
+        if not out or self._paused or self.closed or self._transport is None:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._out_size = 0
-        self.unsent = 0
         self._ping = None
         self._transport.write(data)
 
@@ -349,10 +361,10 @@ class Link(Line, asyncio.Protocol):
             self._hear()
             self.abort(error)
             return
-        flights, unsent = self.flights, self.unsent
+        flights, out = self.flights, self._out
         at, end = 0, len(results)
         while at < end:
-            if unsent and len(flights) <= unsent:
+            if out and len(flights) <= len(out):
                 self._hear()
                 self.abort(
                     UnexpectedReply(
@@ -485,7 +497,6 @@ class Link(Line, asyncio.Protocol):
             return
         self.closed = True
         self.why = error
-        self._out.clear()
         self.unwatch()
         if self._on_lost is not None:
             self._on_lost(self, error)
@@ -498,10 +509,11 @@ class Link(Line, asyncio.Protocol):
 
     def fail(self, error: Exception) -> None:
         """Fail what is still on its way."""
-        flights, self.flights = self.flights, deque()
+        flights, sent = self.flights, len(self.flights) - self.unsent
+        self.leave(deque())
         for index, flight in enumerate(flights):
             if not flight[0].done():
-                flight[0].set_exception(lost(error, index < len(flights) - self.unsent))
+                flight[0].set_exception(lost(error, index < sent))
 
     async def drain(self, patience: float) -> None:
         """Wait until every reply is here, at most `patience` seconds."""

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from loops import AioReader, on_loop, until
+from loops import AioReader, greet, on_loop, until
 from proxy import Balancer, Proxy
 from scripted import HELLO_3, Peer, ScriptedServer
 
@@ -124,7 +124,7 @@ async def test_a_command_is_not_sent_for_ever_to_those_whom_it_kills() -> None:
     seen: list[Any] = []
 
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         seen.append(peer.command())
 
     with ScriptedServer(script) as scripted:
@@ -137,7 +137,7 @@ async def test_a_command_is_not_sent_for_ever_to_those_whom_it_kills() -> None:
 
 @on_loop
 async def test_a_server_that_greets_and_leaves_is_not_stormed() -> None:
-    with ScriptedServer(lambda peer: peer.greet()) as scripted:
+    with ScriptedServer(greet) as scripted:
         async with client.connect_async(scripted.url):
             await asyncio.sleep(1.0)
             # 0.05, 0.1, 0.2, 0.4 s, less the jitter: a storm would be hundreds.
@@ -331,7 +331,7 @@ async def test_a_reply_before_its_command_was_sent_ends_the_connection() -> None
     loop = asyncio.get_running_loop()
 
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         peer.command()
         peer.send(b"+one\r\n" if scripted.accepted > 1 else b"+one\r\n+stray\r\n")
         loop.call_soon_threadsafe(released.set)
@@ -355,7 +355,7 @@ async def test_a_reply_before_its_command_was_sent_ends_the_connection() -> None
 @on_loop
 async def test_a_handshake_cut_in_two_fails_at_once() -> None:
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         peer.socket.close()
 
     with ScriptedServer(script) as scripted:
@@ -385,7 +385,7 @@ async def test_pushes_before_and_within_the_handshake_are_nobodys_reply() -> Non
 @on_loop
 async def test_nonsense_fails_all_that_wait_with_errors_of_their_own() -> None:
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         peer.command()
         peer.send(b"$2\r\nok\r\n?nonsense\r\n")
         peer.command()
