@@ -12,11 +12,11 @@ import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._errors import ClientError, ConnectionClosed, NoAuthError, WrongPassError
+from ._errors import ConnectionClosed, NoAuthError, WrongPassError
 from ._link import STEADY, Link, open_link
 from ._options import Options
 from ._pubsub import Inbox, Message
-from ._resp import Push, ReplyError, RespError
+from ._resp import Push, ReplyError
 from ._session import Trace
 from ._tracking import Pause
 
@@ -214,7 +214,7 @@ async def _reopen(ref: weakref.ref[AsyncSubscriber], pause: Pause, delay: float)
             subscriber._failure = error  # asking again would not change the answer
             subscriber._wake()
             return
-        except (ClientError, RespError, OSError):
+        except Exception:  # noqa: BLE001, S110 - whatever it was, another connection may do
             pass
         del subscriber
         await asyncio.sleep(pause.next())

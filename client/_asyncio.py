@@ -52,7 +52,7 @@ from ._errors import (
     PoolTimeout,
     TrackingRefused,
 )
-from ._handshake import listen, track
+from ._handshake import identify, listen, track
 from ._link import STEADY, Flight, Link, Queue, look, lost, open_link, take_over
 from ._memoize import Computation
 from ._options import AsyncCredentials, Credentials, Options, check_int, check_seconds
@@ -830,29 +830,28 @@ class AsyncClient(Calls):
         try:
             server = await link.converse(track(tracking, channel.redirect))
         except TrackingRefused:
-            if await self._answers(channel):
-                raise
             # An id dies with its connection, and the server knows before we do.
-            raise ConnectionClosed("the server knows nothing of the listening connection") from None
-        if self._channel is not channel:
-            return  # lost meanwhile; the next one is on its way
-        link.armed = True
-        if server != channel.server:
-            # Redirected to a stranger who has that id on another server.
-            cache.status = "on, but this address also leads to servers that it is off for"
-            return
-        link.notice_silence()
-        link.source = Source()
-        link.epoch = cache.epoch
+            server = await link.converse(identify())
+            if server == channel.server and await self._answers(channel):
+                raise
+        else:
+            if server == channel.server and self._channel is channel:
+                link.notice_silence()
+                link.source = Source()
+                link.epoch = cache.epoch
+                link.armed = True
+                return
+        # Behind this address are several servers, or another than before. What the shared
+        # connection reads has to be announced, so it is the listening one that goes.
+        error = ConnectionClosed("the listening connection is another server's, or gone")
+        channel.link.abort(error)
+        raise error
 
     async def _answers(self, channel: _Channel) -> bool:
-        """Tell whether the listening connection is alive; if it is not, it is closed."""
+        """Tell whether the listening connection is alive."""
         ping = channel.link.ping(self._loop.time() + _LAST_WORD)
         await asyncio.wait([ping], timeout=_LAST_WORD)
-        if self._channel is channel and ping.done() and ping.exception() is None:
-            return True
-        channel.link.abort(ConnectionClosed(f"no PONG within {_LAST_WORD} s"))
-        return False
+        return self._channel is channel and ping.done() and ping.exception() is None
 
     async def _listen(self, tracking: Tracking, cache: Cache) -> _Channel:
         started = cache.clock()
@@ -932,8 +931,7 @@ class AsyncClient(Calls):
                 self._waiting.add((future, commands, want, deadline, sendings))
             else:
                 stays.append(flight)
-        link.flights = stays
-        link.unsent = 0
+        link.leave(stays)
 
     def _complete(self) -> bool:
         """Whether there is all that there can be: the connection, and its tracking."""
@@ -1027,7 +1025,7 @@ class AsyncClient(Calls):
             self._waiting.fail(error)
             for turn in self._aside_turns:
                 if not turn.done():
-                    turn.set_exception(error)
+                    turn.set_exception(lost(error, sent=False))
             links += self._aside
             if link is not None:
                 links.append(link)
@@ -1089,7 +1087,7 @@ async def _reconnect(ref: weakref.ref[AsyncClient], pause: Pause, delay: float) 
     while (client := ref()) is not None and not client._closed:
         try:
             await client._bring_up()
-        except (ClientError, RespError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever it was, another connection may do
             client._not_connected(error)
         if client._complete():
             return

@@ -156,6 +156,12 @@ def track(tracking: Tracking, redirect: int | None = None) -> Conversation[bytes
 _IDENTITY = (b"INFO", b"server")
 
 
+def identify() -> Conversation[bytes | None]:
+    """Ask which server this is: its run_id, or None where it would not tell."""
+    (info,) = yield [_IDENTITY]
+    return _identity(info)
+
+
 def _identity(info: Any) -> bytes | None:
     """Read a server's run_id from INFO; None if it would not tell."""
     text = info.encode() if isinstance(info, str) else info

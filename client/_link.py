@@ -4,6 +4,10 @@ Whoever sends gets a future; replies resolve the futures in the order of the com
 in one turn of the loop leaves in one write. A caller that has gone, cancelled or out of time,
 keeps its place in the line: its reply is read and dropped there, and nobody else is disturbed.
 There is no task here and no lock, and one timer for all deadlines.
+
+It is an `asyncio.Protocol`. As a `BufferedProtocol`, reading into memory of its own or into the
+parser's, it was no better: 30.8 µs of CPU for a GET against 30.4, 127 ms for a value of 100 MB
+against 124, with the same peak of memory, which is the value (CPython 3.11, compiled codec).
 """
 
 from __future__ import annotations
@@ -159,7 +163,6 @@ class Link(Line, asyncio.Protocol):
         epoch: of the channel on which changes of what it reads are announced; 0 before that.
         source: of what it reads, ended with it.
         armed: whether all is done that the cache needs of it; the server may have said no.
-        unsent: how many flights, the last ones, have not been written.
         closed: whether it must not be used any more.
         why: the reason, once it is closed.
         greeting: what the handshake learned.
@@ -195,6 +198,7 @@ class Link(Line, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._out_size = 0
+        self._flushing = False  # at the end of this turn, or of the next
         self._paused = False
         self._partial: list[Any] = []  # replies of the oldest flight, if it wants several
         self._announced: list[bytes] = []
@@ -207,7 +211,6 @@ class Link(Line, asyncio.Protocol):
         self.epoch = 0
         self.source = Source()
         self.armed = False
-        self.unsent = 0
         self.closed = False
 
     # Sending.
@@ -216,6 +219,16 @@ class Link(Line, asyncio.Protocol):
     def protocol(self) -> int:
         """2 or 3: what is spoken now."""
         return self._session.protocol
+
+    @property
+    def unsent(self) -> int:
+        """How many flights, the last ones, have not been written."""
+        return len(self._out)
+
+    def leave(self, flights: deque[Flight]) -> None:
+        """Keep only these flights, which have been written; the others are somebody else's now."""
+        self.flights = flights
+        self._out.clear()
 
     @property
     def full(self) -> bool:
@@ -247,7 +260,12 @@ class Link(Line, asyncio.Protocol):
         data = self._session.send(*command)
         future = self._loop.create_future()
         self.flights.append((future, command, 0, deadline, 0))
-        self._write(data)
+        size = self._out_size + len(data)
+        if size < _LARGE and self._flushing:  # the usual case of `_write`
+            self._out_size = size
+            self._out.append(data)
+        else:
+            self._write(data)
         if deadline < self._timer_at:
             self.watch(deadline)
         return future
@@ -273,22 +291,26 @@ class Link(Line, asyncio.Protocol):
         size = len(data)
         if size >= _LARGE:
             self._flush()
-        self.unsent += 1
         self._out_size += size
-        if not out and not self._paused:
-            self._loop.call_soon(self._flush)
+        if not self._flushing:
+            self._flushing = True
+            self._loop.call_soon(self._end_turn)
         out.append(data)
         if size >= _LARGE or self._out_size >= _MOST_AT_ONCE:
             self._flush()
 
+    def _end_turn(self) -> None:
+        self._flushing = False
+        if self._out:
+            self._flush()
+
     def _flush(self) -> None:
         out = self._out
-        if self._paused or not out or self._transport is None or self.closed:
+        if not out or self._paused or self.closed or self._transport is None:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
         self._out_size = 0
-        self.unsent = 0
         self._ping = None
         self._transport.write(data)
 
@@ -345,10 +367,10 @@ class Link(Line, asyncio.Protocol):
             self._hear()
             self.abort(error)
             return
-        flights, unsent = self.flights, self.unsent
+        flights, out = self.flights, self._out
         at, end = 0, len(results)
         while at < end:
-            if unsent and len(flights) <= unsent:
+            if out and len(flights) <= len(out):
                 self._hear()
                 self.abort(
                     UnexpectedReply(
@@ -373,6 +395,11 @@ class Link(Line, asyncio.Protocol):
                     future.set_result(results[at])
                 at += 1
             flights.popleft()
+        if end and not self._flushing:
+            # Behind those who have been answered: what they send next leaves in the turn in which
+            # they wake, not in one more, which costs a look at the selector (2 to 3 µs).
+            self._flushing = True
+            self._loop.call_soon(self._end_turn)
         if self._announced:
             self._hear()
         if self._session.failure is not None:
@@ -476,7 +503,6 @@ class Link(Line, asyncio.Protocol):
             return
         self.closed = True
         self.why = error
-        self._out.clear()
         self.unwatch()
         if self._on_lost is not None:
             self._on_lost(self, error)
@@ -489,10 +515,11 @@ class Link(Line, asyncio.Protocol):
 
     def fail(self, error: Exception) -> None:
         """Fail what is still on its way."""
-        flights, self.flights = self.flights, deque()
+        flights, sent = self.flights, len(self.flights) - self.unsent
+        self.leave(deque())
         for index, flight in enumerate(flights):
             if not flight[0].done():
-                flight[0].set_exception(lost(error, index < len(flights) - self.unsent))
+                flight[0].set_exception(lost(error, index < sent))
 
     async def drain(self, patience: float) -> None:
         """Wait until every reply is here, at most `patience` seconds."""

@@ -9,6 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, Any
 
 from readers import OPTIN, PATIENCE, PROMPT, SETUPS
+from scripted import HELLO_3, Peer
 
 import client
 
@@ -59,6 +60,12 @@ async def until(condition: Callable[[], object], patience: float = PATIENCE) -> 
     while not condition():
         assert time.monotonic() < deadline, "it never came to that"
         await asyncio.sleep(0.001)
+
+
+def greet(peer: Peer) -> None:
+    """Answer HELLO, for a client that may leave while it connects once more."""
+    if peer.command() is not None:
+        peer.send(HELLO_3)
 
 
 async def turns(count: int = 3) -> None:

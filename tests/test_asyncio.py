@@ -207,6 +207,15 @@ def any_server_connections(server: client.EmbeddedServer) -> list[str]:
 
 
 @on_loop
+async def test_ten_thousand_tasks_make_one_write(any_server: client.EmbeddedServer) -> None:
+    async with client.connect_async(any_server.url, timeout=60) as db:
+        writes = counted(db)
+        calls = [db.execute("GET", number) for number in range(10_000)]
+        assert await asyncio.gather(*calls) == [None] * 10_000
+        assert len(writes) == 1
+
+
+@on_loop
 async def test_large_commands_are_not_joined_and_keep_their_place(
     any_server: client.EmbeddedServer,
 ) -> None:

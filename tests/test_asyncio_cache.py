@@ -145,6 +145,22 @@ async def test_a_cancelled_leader_hands_over(
 
 
 @on_loop
+async def test_another_thread_may_invalidate(
+    any_server: client.EmbeddedServer, wire: Callable[..., Wire]
+) -> None:
+    with Proxy(any_server) as proxy:
+        async with reading(proxy.url, wire(any_server)) as reader:
+            proxy.links[0].down.hold()
+            calls = [asyncio.ensure_future(reader.db.execute("GET", "k")) for _ in range(3)]
+            await turns()
+            assert calls_of(reader.other, "get") == 1
+            await asyncio.to_thread(reader.cache.invalidate, ["k"])
+            await until(lambda: calls_of(reader.other, "get") == 2)  # by one who waited
+            proxy.links[0].down.release()
+            assert await asyncio.gather(*calls) == [None] * 3
+
+
+@on_loop
 async def test_a_waiter_is_not_held_beyond_its_time(
     any_server: client.EmbeddedServer, wire: Callable[..., Wire]
 ) -> None:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from loops import on_loop, turns, until
+from loops import greet, on_loop, turns, until
 from proxy import Proxy
 from readers import open_things
 from scripted import Peer, ScriptedServer
@@ -270,7 +270,7 @@ async def test_closing_while_it_is_subscribed_again(any_server: client.EmbeddedS
 @on_loop
 async def test_a_flood_during_the_subscription_and_nonsense_after_it() -> None:
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         if peer.command() == [b"SUBSCRIBE", b"c"]:
             message = b">3\r\n+message\r\n$1\r\nc\r\n$1\r\nm\r\n"
             peer.send(message * 5 + b">3\r\n+subscribe\r\n$1\r\nc\r\n:1\r\n" + message)
@@ -300,7 +300,7 @@ async def test_an_abandoned_subscriber_warns_and_frees_its_socket(
 @on_loop
 async def test_a_dead_server_is_not_stormed(any_server: client.EmbeddedServer) -> None:
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         peer.command()
         peer.send(b">3\r\n+subscribe\r\n$1\r\nc\r\n:1\r\n")
 

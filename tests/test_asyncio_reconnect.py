@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from loops import AioReader, on_loop, until
+from loops import AioReader, greet, on_loop, until
 from proxy import Balancer, Proxy
 from scripted import HELLO_3, Peer, ScriptedServer
 
@@ -57,6 +57,7 @@ async def test_a_write_in_flight_fails_and_says_that_it_may_have_run(
             write = asyncio.ensure_future(db.execute("INCR", "n"))
             batch = asyncio.ensure_future(db.execute_many([("GET", "k"), ("INCR", "m")]))
             read = asyncio.ensure_future(db.execute_many([("GET", "k"), ("PING",)]))
+            reads = asyncio.ensure_future(db.transaction([("GET", "k")]))
             await asyncio.sleep(0.05)
             proxy.links[0].cut()
             with pytest.raises(client.ConnectionClosed, match="may have run"):
@@ -64,6 +65,7 @@ async def test_a_write_in_flight_fails_and_says_that_it_may_have_run(
             with pytest.raises(client.ConnectionClosed, match="may have run"):
                 await batch
             assert await read == [None, b"PONG"]
+            assert await reads == [None]
             assert await db.execute("GET", "n") == b"1"  # it had run, once
 
 
@@ -122,7 +124,7 @@ async def test_a_command_is_not_sent_for_ever_to_those_whom_it_kills() -> None:
     seen: list[Any] = []
 
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         seen.append(peer.command())
 
     with ScriptedServer(script) as scripted:
@@ -135,7 +137,7 @@ async def test_a_command_is_not_sent_for_ever_to_those_whom_it_kills() -> None:
 
 @on_loop
 async def test_a_server_that_greets_and_leaves_is_not_stormed() -> None:
-    with ScriptedServer(lambda peer: peer.greet()) as scripted:
+    with ScriptedServer(greet) as scripted:
         async with client.connect_async(scripted.url):
             await asyncio.sleep(1.0)
             # 0.05, 0.1, 0.2, 0.4 s, less the jitter: a storm would be hundreds.
@@ -289,16 +291,38 @@ async def test_redirect_to_a_listener_that_just_died_is_no_refusal_for_good(
 
 
 @on_loop
-async def test_an_address_with_a_stranger_behind_it_is_not_cached_from(
+async def test_behind_an_address_of_several_servers_both_connections_meet_on_one(
     private_server: StartServer, wire: Callable[..., Wire]
 ) -> None:
-    with Balancer([private_server(), private_server()]) as balancer:
+    servers = [private_server(), private_server()]
+    with Balancer(servers) as balancer:
         async with client.connect_async(balancer.url, tracking=DEDICATED) as db:
             assert db.cache is not None
-            assert "also leads to servers" in db.cache.status
-            for _ in range(3):
-                await db.execute("GET", "k")
-            assert db.cache.stats.hits == 0
+            assert "another server" in db.cache.status
+            assert await db.execute("GET", "k") is None
+            reader = AioReader(db, wire(servers[0]))
+            await reader.hit("GET", "k")
+            reader.other("SET", "k", "v")
+            await reader.sees(b"v", "GET", "k")
+
+
+@on_loop
+async def test_after_a_failover_the_listening_connection_follows(
+    private_server: StartServer, wire: Callable[..., Wire]
+) -> None:
+    old, new = private_server(), private_server()
+    with Proxy(old) as proxy:
+        async with client.connect_async(proxy.url, tracking=DEDICATED) as db:
+            reader = AioReader(db, wire(new))
+            await reader.hit("GET", "k")
+            proxy._target = (new.host, new.port)
+            proxy.links[0].cut()  # the old one lives on, and so does the listener there
+            await until(lambda: db._link is None)
+            reader.other("SET", "k", "new")
+            await reader.sees(b"new", "GET", "k")
+            await reader.hit("GET", "k")
+            reader.other("SET", "k", "newer")
+            await reader.sees(b"newer", "GET", "k")
 
 
 @on_loop
@@ -307,7 +331,7 @@ async def test_a_reply_before_its_command_was_sent_ends_the_connection() -> None
     loop = asyncio.get_running_loop()
 
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         peer.command()
         peer.send(b"+one\r\n" if scripted.accepted > 1 else b"+one\r\n+stray\r\n")
         loop.call_soon_threadsafe(released.set)
@@ -331,7 +355,7 @@ async def test_a_reply_before_its_command_was_sent_ends_the_connection() -> None
 @on_loop
 async def test_a_handshake_cut_in_two_fails_at_once() -> None:
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         peer.socket.close()
 
     with ScriptedServer(script) as scripted:
@@ -361,7 +385,7 @@ async def test_pushes_before_and_within_the_handshake_are_nobodys_reply() -> Non
 @on_loop
 async def test_nonsense_fails_all_that_wait_with_errors_of_their_own() -> None:
     def script(peer: Peer) -> None:
-        peer.greet()
+        greet(peer)
         peer.command()
         peer.send(b"$2\r\nok\r\n?nonsense\r\n")
         peer.command()
@@ -423,3 +447,24 @@ async def test_a_late_reply_is_dropped_in_its_place_and_the_connection_goes_on(
             proxy.links[0].down.release()
             assert await other == b"in time"
             assert db._link is link
+
+
+@on_loop
+async def test_a_trace_that_raises_does_not_end_the_reconnecting(
+    any_server: client.EmbeddedServer,
+) -> None:
+    broken = 0
+
+    def trace(name: str, direction: str, frame: object) -> None:
+        nonlocal broken
+        if broken:
+            broken -= 1
+            raise RuntimeError("a bug of the user's")
+
+    with Proxy(any_server) as proxy:
+        async with client.connect_async(proxy.url, trace=trace) as db:
+            broken = 2
+            proxy.links[0].cut()
+            await until(lambda: db._link is None)
+            assert await db.execute("GET", "k") is None
+            assert broken == 0

@@ -71,6 +71,25 @@ async def test_one_turn_is_one_write_and_replies_come_in_order() -> None:
 
 
 @on_loop
+async def test_what_the_answered_send_next_leaves_in_the_turn_in_which_they_wake() -> None:
+    link, wire = link_and_wire()
+
+    async def caller() -> None:
+        for _ in range(3):
+            await link.send(("PING",), NEVER)
+
+    callers = [asyncio.ensure_future(caller()) for _ in range(10)]
+    await turns(2)
+    for number in range(1, 4):
+        assert len(wire.writes) == number
+        link.data_received(b"+PONG\r\n" * 10)
+        await turns(1)
+    assert len(wire.writes) == 3
+    await asyncio.gather(*callers)
+    await link.close()
+
+
+@on_loop
 async def test_a_turn_of_many_bytes_is_handed_over_in_pieces() -> None:
     link, wire = link_and_wire()
     for _ in range(30):
