@@ -5,8 +5,8 @@
 One process, one private server, each contender in turn in every round, the least of the rounds.
 The bare protocol is the floor: it writes prepared bytes and cuts what comes by the length that the
 answers are known to have, so it neither encodes nor parses. For many tasks it is batched by hand:
-what they write in one turn leaves in one write, and each has a future. redis.asyncio and coredis run as installed,
-redis.asyncio on hiredis where that is there.
+what they write in one turn leaves in one write, and each has a future. redis.asyncio and coredis
+run as installed, redis.asyncio on hiredis where that is there.
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ class Bare(asyncio.Protocol):
     """Writes what it is given, and waits for a number of bytes."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Start with nothing asked."""
         self._transport: Any = transport
         self._loop = asyncio.get_running_loop()
         self._answered: asyncio.Future[None] | None = None
@@ -45,6 +46,7 @@ class Bare(asyncio.Protocol):
         self._rest = b""
 
     def data_received(self, data: bytes) -> None:
+        """Cut the answers, or count their bytes."""
         if self._waiting:
             data, size = self._rest + data, len(ANSWER)
             for start in range(0, len(data) - size + 1, size):
@@ -67,7 +69,7 @@ class Bare(asyncio.Protocol):
         if not self._out:
             self._loop.call_soon(self._flush)
         self._out.append(GET)
-        future = self._loop.create_future()
+        future: asyncio.Future[bytes] = self._loop.create_future()
         self._waiting.append(future)
         return await future
 
@@ -76,6 +78,7 @@ class Bare(asyncio.Protocol):
         self._out.clear()
 
     def close(self) -> None:
+        """Close the connection."""
         self._transport.close()
 
 

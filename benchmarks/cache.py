@@ -2,34 +2,53 @@
 
     python -m benchmarks.cache
 
-One process, one private server, every figure beside its yardstick of the same run: a hit beside
-`functools.lru_cache`, a copy beside `dict(d)`, the announcement beside a bare socket that listens.
-The peers are driven as their documents say: redis-py with `CacheConfig()` in RESP3, coredis with
-its `LRUCache`; where one is not installed its rows are missing.
+First the peers, each in a process of its own on one private server, as `_caches` drives them; then
+our own figures, each beside its yardstick of the same run: a hit beside `functools.lru_cache`, a
+copy beside `dict(d)`, the announcement beside a bare socket that listens. What is printed is also
+written to docs/benchmarks/cache.txt.
 """
 
 from __future__ import annotations
 
-import asyncio
+import argparse
 import functools
 import gc
+import json
+import os
 import random
+import re
+import shutil
 import statistics
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import tracemalloc
 from collections import OrderedDict
-from importlib import import_module
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import client
 import resp
 
+from ._caches import CALLS, PEERS, ROWS
+from ._report import machine
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 ROUNDS = 7
+PATIENCE = 120  # s for one measure of a peer
+OUTPUT = Path(__file__).parent.parent / "docs" / "benchmarks" / "cache.txt"
+
+_said: list[str] = []
+
+
+def _say(line: str = "") -> None:
+    print(line, flush=True)
+    _said.append(line)
 
 
 def _best(function: Callable[[], object], number: int, rounds: int = ROUNDS) -> float:
@@ -44,11 +63,11 @@ def _best(function: Callable[[], object], number: int, rounds: int = ROUNDS) -> 
 
 
 def _show(what: str, value: float, unit: str, note: str = "") -> None:
-    print(f"  {what:<52} {value:>10.3f} {unit:<6} {note}", flush=True)
+    _say(f"  {what:<52} {value:>10.3f} {unit:<6} {note}".rstrip())
 
 
 def _hits(db: client.Client) -> None:
-    print("A hit, and what it is measured by")
+    _say("A hit, and what it is measured by")
     fields = [word for n in range(100) for word in (f"field{n}", f"value{n}")]
     db.execute("SET", "k", "v")
     db.execute("HSET", "h", *fields)
@@ -91,47 +110,69 @@ def _threads_ratio(db: client.Client, number: int = 100_000) -> float:
 
 
 def _peers(server: client.EmbeddedServer) -> None:
-    print("The peers' hits, GET, on the same server")
-    try:
-        import redis
-        from redis.cache import CacheConfig
-        from redis.connection import CacheProxyConnection
-    except ImportError:
-        pass
-    else:
-        # It caches only where the server calls itself redis; Valkey does the same thing.
-        setattr(CacheProxyConnection, "DEFAULT_SERVER_NAME", server.name)  # noqa: B010
-        peer = redis.Redis(
-            host=server.host, port=server.port, protocol=3, cache_config=CacheConfig()
-        )
-        peer.get("k")
-        _show("redis-py, cached", _best(lambda: peer.get("k"), 5_000), "µs")
-        bare = redis.Redis(host=server.host, port=server.port, protocol=3)
-        _show("redis-py, no cache", _best(lambda: bare.get("k"), 2_000), "µs")
-        peer.close()
-        bare.close()
-    try:
-        coredis, caches = import_module("coredis"), import_module("coredis.patterns.cache")
-    except ImportError:
-        pass
-    else:
-        asyncio.run(_coredis(coredis.Redis, caches.LRUCache, server))
+    with client.Connection(client.Options.from_url(server.url)) as other:
+        other.execute("SET", "k", "v")
+        other.execute("HSET", "h", *(word for n in range(100) for word in (f"f{n}", f"v{n}")))
+    columns = {name: _measure_peer(name, server) for name in PEERS}
+    versions = {name: found.pop("version", "absent") for name, found in columns.items()}
+    _say("Cached clients, each in its own process on the same server")
+    _say(f"  {'':<44}" + "".join(f"{name:>13}" for name in columns))
+    _say(f"  {'version':<44}" + "".join(f"{versions[name]:>13}" for name in columns))
+    for row in (row for rows in ROWS.values() for row in rows):
+        cells = (columns[name].get(row, "") for name in columns)
+        _say(f"  {row:<44}" + "".join(f"{_cell(value):>13}" for value in cells))
 
 
-async def _coredis(redis_class: Any, cache: Any, server: client.EmbeddedServer) -> None:
-    async with redis_class(host=server.host, port=server.port, cache=cache()) as peer:
-        await peer.get("k")
-        least = float("inf")
-        for _ in range(ROUNDS):
-            started = time.perf_counter()
-            for _ in range(2_000):
-                await peer.get("k")
-            least = min(least, (time.perf_counter() - started) / 2_000)
-        _show("coredis, cached", least * 1e6, "µs")
+def _cell(value: float | str) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.2f}" if value < 10 else f"{value:,.0f}"
+
+
+def _measure_peer(name: str, server: client.EmbeddedServer) -> dict[str, Any]:
+    """Give the figures of one client; where it failed, how, in place of the figure."""
+    found: dict[str, Any] = {}
+    for measure, rows in ROWS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            log = Path(folder, "strace")
+            command = [sys.executable, "-m", "benchmarks._caches", name]
+            command += [server.host, str(server.port), measure]
+            if measure == "calls":
+                strace = shutil.which("strace")
+                if strace is None:
+                    found[CALLS] = "no strace"
+                    continue
+                command = [strace, "-f", "-o", str(log), *command]
+            try:
+                done = subprocess.run(
+                    command, capture_output=True, text=True, check=False, timeout=PATIENCE
+                )
+            except subprocess.TimeoutExpired:
+                found |= dict.fromkeys(rows, f"> {PATIENCE} s")
+                continue
+            if done.returncode:
+                error = (done.stderr.strip().splitlines() or ["?"])[-1].partition(":")[0]
+                if "ModuleNotFound" in error or "PackageNotFound" in error:
+                    return {}
+                found |= dict.fromkeys(rows, error.rpartition(".")[2][:12])
+                continue
+            figures = json.loads(done.stdout)
+            if measure == "calls":
+                figures[CALLS] = _count_calls(log.read_text()) / figures.pop("hits")
+            found.update(figures)
+    return found
+
+
+def _count_calls(log: str) -> int:
+    """Count the system calls of all threads between the two marks."""
+    started = re.compile(r"\d+ +(\w+)\(")
+    calls = [match[1] for line in log.splitlines() if (match := started.match(line))]
+    first, last = (index for index, call in enumerate(calls) if call == "getppid")
+    return last - first - 1
 
 
 def _announcements(server: client.EmbeddedServer, db: client.Client) -> None:
-    print("From a foreign write's start to the news of it, idle reader")
+    _say("From a foreign write's start to the news of it, idle reader")
     assert db.cache is not None
     options = client.Options.from_url(server.url)
     with client.Connection(options) as writer, client.Connection(options) as raw:
@@ -174,43 +215,97 @@ def _announcements(server: client.EmbeddedServer, db: client.Client) -> None:
         _show(f"{name}, 99th percentile", statistics.quantiles(times, n=100)[98], "µs")
 
 
-def _storm(db: client.Client, server: client.EmbeddedServer, number: int = 50_000) -> None:
-    print(f"A storm: {number} keys that we hold are changed")
-    assert db.cache is not None
-    cache = db.cache
+# Somebody else, who changes all keys at once when told to.
+WRITER = """
+import socket, sys
+host, port, number = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+words = [w for n in range(number) for w in (b"storm:%d" % n, b"y")]
+command = [b"*%d\\r\\n$4\\r\\nMSET\\r\\n" % (len(words) + 1)]
+command += [b"$%d\\r\\n%b\\r\\n" % (len(word), word) for word in words]
+sock = socket.create_connection((host, port))
+print("ready", flush=True)
+sys.stdin.readline()
+sock.sendall(b"".join(command))
+sock.recv(100)
+"""
+
+
+def _storm(host: str, port: int, number: int = 50_000) -> dict[str, float]:
+    """Give keys per second, without and with a thread that hits, and what those hits took."""
+    best: dict[str, float] = {}
+    for turn in range(2 * ROUNDS):
+        rate, slow = _one_storm(host, port, number, hits=bool(turn % 2))
+        what = "beside hits" if turn % 2 else "alone"
+        best[what] = max(best.get(what, 0.0), rate)
+        if turn % 2:
+            best["slow"] = min(best.get("slow", float("inf")), slow)
+    return best
+
+
+def _one_storm(host: str, port: int, number: int, hits: bool) -> tuple[float, float]:
+    cache = client.Cache(max_entries=2 * number, max_bytes=2**30)
     names = [f"storm:{n}" for n in range(number)]
-    options = client.Options.from_url(server.url, timeout=60)
-    with client.Connection(options) as writer:
-        writer.execute_many([("SET", name, "x") for name in names])
-        for start in range(0, number, 1000):
-            db.execute("MGET", *names[start : start + 1000])
-        db.execute("GET", "k")
+    url = f"redis://{host}:{port}"
+    with client.connect(url, cache=cache, timeout=60) as db:
+        db.execute_many([("SET", name, "x") for name in names])
+        while len(cache) <= number:  # own writes are announced too, and late
+            for start in range(0, number, 1000):
+                db.execute("MGET", *names[start : start + 1000])
+            db.execute("GET", "k")
         held = len(cache)
-        times: list[float] = []
-        stop = threading.Event()
+        command = [sys.executable, "-c", WRITER, host, str(port), str(number)]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe) as writer:
+            assert writer.stdin is not None
+            assert writer.stdout is not None
+            writer.stdout.readline()
+            times, stop = [0.0, 0.0], threading.Event()
 
-        def read() -> None:
-            clock = time.perf_counter
-            while not stop.is_set():
-                started = clock()
-                db.execute("GET", "k")
-                times.append(clock() - started)
+            def read() -> None:
+                clock = time.perf_counter
+                while not stop.is_set():
+                    began = clock()
+                    db.execute("GET", "k")
+                    times.append(clock() - began)
 
-        reader = threading.Thread(target=read)
-        reader.start()
-        started = time.perf_counter()
-        writer.execute("MSET", *(word for name in names for word in (name, "y")))
-        while len(cache) > held - number and time.perf_counter() - started < 60:
-            time.sleep(0.001)
-        took = time.perf_counter() - started
-        stop.set()
-        reader.join()
-    _show("keys a second, the write included", number / took / 1000, "k/s", f"of {held} held")
-    _show("hits meanwhile, 99th percentile", statistics.quantiles(times, n=100)[98] * 1000, "ms")
+            reader = threading.Thread(target=read)
+            if hits:
+                reader.start()
+            writer.stdin.write(b"\n")
+            writer.stdin.flush()
+            while len(cache) >= held:
+                time.sleep(0.001)
+            started = time.perf_counter()
+            while len(cache) > held - number:
+                time.sleep(0.001)
+            rate = number / (time.perf_counter() - started)
+            stop.set()
+            if hits:
+                reader.join()
+    return rate, statistics.quantiles(times, n=100)[98]
+
+
+def _storms(server: client.EmbeddedServer) -> None:
+    _say(
+        "A storm: 50000 keys that we hold are changed at once; keys a second from the first dropped"
+    )
+    for implementation, pure, least in (("compiled", "", 300), ("pure", "1", 100)):
+        if implementation == "compiled" and resp.implementation != "cython":
+            continue
+        command = [sys.executable, "-m", "benchmarks.cache", "--storm", server.host]
+        environment = {**os.environ, "RESP_PURE_PYTHON": pure}
+        done = subprocess.run(
+            [*command, str(server.port)], env=environment, stdout=subprocess.PIPE, check=True
+        )
+        best = json.loads(done.stdout)
+        _show(f"{implementation}, nothing else going on", best["alone"] / 1e3, "k/s")
+        note = f"(at least {least})"
+        _show(f"{implementation}, beside a thread of hits", best["beside hits"] / 1e3, "k/s", note)
+        _show(f"{implementation}, those hits, 99th percentile", best["slow"] * 1e3, "ms")
 
 
 def _memory(number: int = 100_000) -> None:
-    print(f"Memory and invalidation at {number} small entries")
+    _say(f"Memory and invalidation at {number} small entries")
     rows = [(("GET", f"key:{n}"), b"key:%d" % n, b"value:%d" % n) for n in range(number)]
     cache = client.Cache(max_entries=10**7, max_bytes=2**40)
     tracemalloc.start()
@@ -240,7 +335,7 @@ def _fill(cache: client.Cache, rows: list[tuple[Any, bytes, bytes]]) -> None:
 
 
 def _eviction() -> None:
-    print("Eviction: the share of hits at 1000 entries, of 200,000 reads")
+    _say("Eviction: the share of hits at 1000 entries, of 200,000 reads")
     chance = random.Random(1)
     weights = [1 / rank for rank in range(1, 20_001)]
     zipf = chance.choices(range(20_000), weights, k=200_000)
@@ -283,24 +378,40 @@ def _lru(trace: list[int], size: int = 1000) -> float:
 
 
 def _sections(server: client.EmbeddedServer) -> Iterator[Callable[[], None]]:
+    yield lambda: _peers(server)
     cache = client.Cache(max_entries=200_000, max_bytes=2**30)
     with client.connect(server.url, cache=cache) as db:
         yield lambda: _hits(db)
-        yield lambda: _peers(server)
         yield lambda: _announcements(server, db)
-        yield lambda: _storm(db, server)
+    yield lambda: _storms(server)
     yield _memory
     yield _eviction
 
 
 def main() -> None:
-    """Print all figures."""
+    """Print all figures, and write them down."""
+    parser = argparse.ArgumentParser(description="Measure the cache beside its peers.")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help="the file to write")
+    parser.add_argument("--storm", nargs=2, metavar=("HOST", "PORT"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.storm:
+        host, port = arguments.storm
+        print(json.dumps(_storm(host, int(port))))
+        return
     with client.embedded() as server:
-        print(f"Python {sys.version.split()[0]}, {server.name} {server.version}, codec ", end="")
-        print(resp.implementation)
+        about = machine()
+        _say(
+            f"{datetime.now(UTC):%Y-%m-%d}, python -m benchmarks.cache, "
+            f"{about['python_implementation']} {about['python_version']}, {about['system']} "
+            f"{about['machine']}, {about['cpu']}"
+        )
+        number = ".".join(map(str, server.version))
+        _say(f"{server.name} {number}, codec {resp.implementation}")
         for section in _sections(server):
+            _say()
             section()
-            print()
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)
+    arguments.output.write_text("\n".join(_said) + "\n")
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ from ._tracking import Tracking
 if TYPE_CHECKING:
     from ._async_subscriber import AsyncSubscriber
     from ._asyncio import AsyncClient, connect_async
+    from ._metrics import Metrics
 
 __all__ = [
     "MISS",
@@ -97,6 +98,7 @@ __all__ = [
     "LoadingError",
     "MasterDownError",
     "Message",
+    "Metrics",
     "MisconfiguredError",
     "MovedError",
     "NoAuthError",
@@ -135,6 +137,7 @@ __all__ = [
 # Loaded when they are asked for: asyncio takes longer to import than all the rest together.
 _LAZY = {
     "AsyncClient": "_asyncio",
+    "Metrics": "_metrics",
     "connect_async": "_asyncio",
     "AsyncSubscriber": "_async_subscriber",
 }

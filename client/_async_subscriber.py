@@ -7,12 +7,13 @@ lost, as pub/sub has it; `interruptions` counts how often that may have been.
 from __future__ import annotations
 
 import asyncio
+import warnings
 import weakref
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ._errors import ClientError, ConnectionClosed, HandshakeError
-from ._link import Link, open_link
+from ._errors import ClientError, ConnectionClosed, NoAuthError, WrongPassError
+from ._link import STEADY, Link, open_link
 from ._options import Options
 from ._pubsub import Inbox, Message
 from ._resp import Push, ReplyError, RespError
@@ -50,6 +51,8 @@ class AsyncSubscriber:
         self._failure: Exception | None = None
         self._entered = False
         self._closed = False
+        self._pauses = Pause()
+        self._up_since = 0.0
         self.interruptions = 0
         inbox.on_full = self._pause
         inbox.on_room = self._resume
@@ -85,7 +88,7 @@ class AsyncSubscriber:
 
         Raises:
             UnicodeDecodeError: `encoding` does not fit the message; the next call goes on.
-            ReplyError, HandshakeError: the server would not subscribe us again.
+            ReplyError, NoAuthError, WrongPassError: the server would not subscribe us again.
         """
         if not self._entered:
             raise RuntimeError("enter the subscriber first: async with client.pubsub(…)")
@@ -109,16 +112,22 @@ class AsyncSubscriber:
 
     async def aclose(self) -> None:
         """Close the connection; what has come can still be read."""
-        if self._closed:
-            return
+        link, reopening = self._link, self._reopening
+        self.stop()
+        if reopening is not None:
+            await asyncio.wait([reopening])
+        if link is not None:
+            await link.close()
+
+    def stop(self) -> None:
+        """Close the connection without waiting until it is."""
         self._closed = True
         self._wake()
         if self._reopening is not None:
             self._reopening.cancel()
-            await asyncio.wait([self._reopening])
         link, self._link = self._link, None
         if link is not None:
-            await link.close()
+            link.abort(ConnectionClosed("the subscriber is closed"))
 
     async def _open(self) -> None:
         ref = weakref.ref(self)
@@ -155,14 +164,20 @@ class AsyncSubscriber:
             link.abort(ConnectionClosed("the subscription was given up"))
             raise
         self._link = link
+        self._up_since = self._loop.time()
         if self._inbox.paused:
             link.pause_reading()
 
     def _reopen(self) -> None:
         self._link = None
         self.interruptions += 1
-        if not self._closed:
-            self._reopening = self._loop.create_task(_reopen(weakref.ref(self)))
+        if self._closed:
+            return
+        if self._loop.time() - self._up_since < STEADY:
+            delay = self._pauses.next()  # it may go on like that
+        else:
+            self._pauses, delay = Pause(), 0.0
+        self._reopening = self._loop.create_task(_reopen(weakref.ref(self), self._pauses, delay))
 
     def _wake(self) -> None:
         if self._news is not None and not self._news.done():
@@ -176,20 +191,26 @@ class AsyncSubscriber:
         if self._link is not None:
             self._link.resume_reading()
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self._options.address}>"
+
     def __del__(self) -> None:
         link = getattr(self, "_link", None)
-        if link is not None and not self._closed and not self._loop.is_closed():
+        if link is None:
+            return
+        warnings.warn(f"unclosed {self!r}", ResourceWarning, source=self, stacklevel=2)
+        if not self._loop.is_closed():
             error = ConnectionClosed("its subscriber was abandoned")
             self._loop.call_soon_threadsafe(link.abort, error)
 
 
-async def _reopen(ref: weakref.ref[AsyncSubscriber]) -> None:
-    pause = Pause()
+async def _reopen(ref: weakref.ref[AsyncSubscriber], pause: Pause, delay: float) -> None:
+    await asyncio.sleep(delay)
     while (subscriber := ref()) is not None and not subscriber._closed:
         try:
             await subscriber._open()
             return
-        except (ReplyError, HandshakeError) as error:
+        except (ReplyError, NoAuthError, WrongPassError) as error:
             subscriber._failure = error  # asking again would not change the answer
             subscriber._wake()
             return

@@ -32,18 +32,28 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, ParamSpec, TypeVar, 
 
 from ._async_subscriber import AsyncSubscriber
 from ._cache import ALWAYS, MISS, Cache, Reservation, Source
-from ._calls import Calls, is_plain, place_of_call, raise_error, read_options, to_batch, to_words
-from ._commands import blocks_for, is_read_only, may_block
+from ._calls import (
+    Calls,
+    is_plain,
+    may_repeat,
+    place_of_call,
+    raise_error,
+    read_options,
+    to_batch,
+    to_words,
+)
+from ._commands import blocks_for, may_block
 from ._errors import (
     ClientError,
     CommandRefused,
     CommandTimeout,
     ConnectionClosed,
     HandshakeError,
+    PoolTimeout,
     TrackingRefused,
 )
 from ._handshake import listen, track
-from ._link import Flight, Line, Link, lost, open_link, take_over
+from ._link import STEADY, Flight, Link, Queue, look, lost, open_link, take_over
 from ._memoize import Computation
 from ._options import AsyncCredentials, Credentials, Options, check_int, check_seconds
 from ._pubsub import Inbox, Overflow
@@ -61,6 +71,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._async_follower import AsyncFollower
+    from ._metrics import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,6 +81,8 @@ _NEVER = float("inf")
 _ASIDE = 16
 # Seconds for which closing waits for replies where no time-out says how long.
 _PATIENCE = 5.0
+# Seconds that the listening connection has to answer when the server knows nothing of it.
+_LAST_WORD = 1.0
 
 
 def connect_async(
@@ -100,6 +113,7 @@ def connect_async(
     replica: bool | None = None,
     sentinel_username: str | None = None,
     sentinel_password: str | None = None,
+    metrics: Metrics | None = None,
     trace: Trace | None = None,
 ) -> Connecting:
     """Connect to a server and give a client for the tasks of this event loop.
@@ -144,6 +158,7 @@ def connect_async(
         replica=replica,
         sentinel_username=sentinel_username,
         sentinel_password=sentinel_password,
+        metrics=metrics,
     )
     return Connecting(AsyncClient(options, cache, tracking, max_aside=max_connections, trace=trace))
 
@@ -204,14 +219,19 @@ class AsyncClient(Calls):
             self._follower = AsyncFollower(options, trace, self)
             options = options.replace(finder=self._follower)
         super().__init__(options, cache, tracking or Tracking(), hear=False)
-        self._asked = self._tracking.sound()
+        self._sound = self._tracking.sound()
         self._trace = trace
         self._patience = options.timeout or _PATIENCE
         self._timeout = _NEVER if options.timeout is None else options.timeout
         self._link: Link | None = None
         self._channel: _Channel | None = None
         self._refused = False  # to track
+        self._started = False
+        self._starting = False
         self._connecting: asyncio.Task[None] | None = None
+        self._pause = Pause()
+        self._up_since = 0.0
+        self._ended: asyncio.Future[None] | None = None
         self._tick: asyncio.TimerHandle | None = None
         self._aside: set[Link] = set()
         self._aside_idle: list[Link] = []
@@ -222,19 +242,25 @@ class AsyncClient(Calls):
         self._forked = False
 
     async def _start(self) -> Self:
-        if self._link is not None or not self._closed:
+        if self._started:
             raise RuntimeError("a client is connected once; it reconnects by itself")
+        self._started = True
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         # Calls without a connection wait here for the next one.
-        self._waiting = Line(self._loop, self._options.timeout, "connection to send it on")
+        self._waiting = Queue(self._loop, self._options.timeout, "connection to send it on")
         self._closed = False
+        self._starting = True
         _clients.add(self)
         try:
             await self._bring_up()
         except BaseException:
             await self.aclose()
             raise
+        finally:
+            self._starting = False
+        if not self._complete():
+            self._reconnect_soon()
         if self.cache is not None:
             self._prove(weakref.ref(self))
         return self
@@ -245,7 +271,8 @@ class AsyncClient(Calls):
         """Send a command and give its reply; serve a read from the cache where there is one.
 
         A command that waits for somebody else's write (BLPOP, XREAD BLOCK) gets a connection of
-        its own, and its own time-out on top of the client's.
+        its own, and its own time-out on top of the client's. Cancelled, it waits no more when the
+        next command of this client runs; an element that was on its way by then is lost.
 
         Raises:
             ReplyError: the server answered with an error.
@@ -253,6 +280,7 @@ class AsyncClient(Calls):
             CommandTimeout: the deadline passed; the command may have run.
             ConnectionClosed: the connection was lost; the message says whether the command may
                 have run.
+            PoolTimeout: all connections for commands that wait stayed busy; nothing was sent.
             TypeError, ValueError: an argument that a command can't carry.
         """
         cache = self._auto
@@ -470,10 +498,15 @@ class AsyncClient(Calls):
             raise ValueError("a command needs at least its name")
         if not is_plain(command):
             if role(command) is Role.RESET:
-                return await self._run_aside(command, _NEVER, last=True)
+                return await self._run_aside(command, 0.0, last=True)
             self._check_allowed((command,))
             words = to_words(command)
             if may_block(words):
+                if words[0].upper() in _WAITS:
+                    raise CommandRefused(
+                        f"{words[0].decode('latin-1').upper()} waits for what its own connection "
+                        "wrote, and here all share one; use a Connection"
+                    )
                 return await self._run_aside(command, blocks_for(words))
         return raise_error(await self._carry(self._call(command, cache, ttl, max_stale)))
 
@@ -514,7 +547,7 @@ class AsyncClient(Calls):
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         except BaseException:
-            if type(step) is list and self._asked.noloop and self.cache is not None:
+            if type(step) is list and self._sound.noloop and self.cache is not None:
                 self._forget_later()
             raise
         finally:
@@ -536,15 +569,18 @@ class AsyncClient(Calls):
         link = aside or self._link
         while link is not None and link.full and not link.closed:
             await _until(link.room(), deadline, f"room on the way to {self._options.address}")
+            if not link.closed:
+                break  # let in
             link = aside or self._link
         if link is not None and not link.closed:
             if len(batch) == 1:
                 return without_secrets(batch, [await link.send(batch[0], deadline)])
             return await link.roundtrip(batch, deadline)
+        if aside is not None:  # on the shared one it would hold up the others
+            raise lost(aside.why or ConnectionClosed("the connection was lost"), sent=False)
         self._check_open()
         future = self._loop.create_future()
-        self._waiting.flights.append((future, batch, len(batch), deadline, 0))
-        self._waiting.watch(deadline)
+        self._waiting.add((future, batch, len(batch), deadline, 0))
         return without_secrets(batch, await future)
 
     async def _connected(self, deadline: float) -> Link:
@@ -552,29 +588,39 @@ class AsyncClient(Calls):
         while (link := self._link) is None:
             self._check_open()
             future = self._loop.create_future()
-            self._waiting.flights.append((future, ((b"PING",),), 1, deadline, 0))
-            self._waiting.watch(deadline)
+            self._waiting.add((future, ((b"PING",),), 1, deadline, 0))
             await future
         return link
 
     async def _barrier(self, deadline: float) -> bool:
         """Have all that was announced up to now reach the cache; False if it can't be known."""
         cache = self._need_cache()
-        channel, link = self._channel, self._link
-        if channel is not None:
-            link = channel.link
-        if link is None or not cache.epoch:
+        links = self._heard_on()
+        if not links or not cache.epoch:
             return False
         started, epoch = cache.clock(), cache.epoch
         try:
-            # Shielded: it may be another's as well.
-            await _until(asyncio.shield(link.ping()), deadline, "answer to PING")
+            for ping in [link.ping(self._loop.time() + self._patience) for link in links]:
+                # Shielded: it may be another's as well.
+                await _until(asyncio.shield(ping), deadline, "answer to PING")
         except (ConnectionClosed, ProtocolError):
             return False
         if cache.epoch != epoch:
             return False
         cache.prove(max(started, cache.proven))
         return True
+
+    def _heard_on(self) -> list[Link]:
+        """Give the links whose answers prove together that all announcements have been heard.
+
+        The listening one, and the one that reads: what the server has to announce it forgets
+        when that is gone, which is seen last where it is gone without a word.
+        """
+        channel, link = self._channel, self._link
+        links = [] if channel is None else [channel.link]
+        if link is not None and link.epoch and link.source is not ALWAYS:
+            links.append(link)
+        return links
 
     async def _end_of(self, flight: Reservation, deadline: float) -> bool:
         """Wait until another task's fetch has ended; False if the deadline came first."""
@@ -601,7 +647,8 @@ class AsyncClient(Calls):
         """
         cache, link = self._need_cache(), self._link
         if link is not None and not link.closed:
-            link.ping().add_done_callback(lambda _: cache.flush("own write"))
+            ping = link.ping(self._loop.time() + self._patience)
+            ping.add_done_callback(lambda _: cache.flush("own write"))
 
     # Commands that wait for somebody else.
 
@@ -620,10 +667,26 @@ class AsyncClient(Calls):
         if spent or link.flights or link.closed or self._closed:
             # It owes a reply, or is no longer who it was.
             self._aside.discard(link)
+            if link.flights and not link.closed:
+                self._stop_waiting(link)
             link.abort(ConnectionClosed("its caller has left"))
         else:
             self._aside_idle.append(link)
         self._next_aside()
+
+    def _stop_waiting(self, link: Link) -> None:
+        """Have the server let go of a command that waits, before it runs what follows.
+
+        Of a connection that is just closed it takes notice in its own time (freeClientAsync), and
+        serves it until then. The address is a precaution: behind this one may be several servers,
+        and on another one the id is a stranger's.
+        """
+        shared, number, address = self._link, link.greeting.id, link.address
+        if shared is None or shared.full or number is None or address is None:
+            return
+        deadline = self._loop.time() + self._patience
+        kill = shared.send((b"CLIENT", b"KILL", b"ID", number, *address), deadline)
+        kill.add_done_callback(look)
 
     async def _take_aside(self) -> Link:
         self._check_open()
@@ -637,18 +700,24 @@ class AsyncClient(Calls):
                 break
             turn = self._loop.create_future()
             self._aside_turns.append(turn)
-            deadline = self._loop.time() + self._timeout
             try:
-                await _until(turn, deadline, f"free one of {self._max_aside} connections")
-            except BaseException:
+                async with asyncio.timeout(self._options.timeout):
+                    await turn
+            except BaseException as error:
                 if turn.done() and not turn.cancelled():
                     self._next_aside()  # it was our turn
+                if isinstance(error, TimeoutError):
+                    raise PoolTimeout(
+                        f"all {self._max_aside} connections for commands that wait stayed busy "
+                        f"for {self._options.timeout} s; nothing was sent"
+                    ) from None
                 raise
             self._check_open()
         self._aside_opening += 1
         try:
             link = self._new_link("aside")
             await open_link(link, self._options, self._loop)
+            link.notice_silence()  # it may wait for ever, and the peer be gone for as long
         except BaseException:
             self._next_aside()
             raise
@@ -693,48 +762,62 @@ class AsyncClient(Calls):
         )
 
     async def _bring_up(self) -> None:
-        """Open what is missing: the listening connection, the shared one, the tracking.
+        """Open what is missing: the shared connection, the listening one, the tracking.
+
+        Where there is no listening connection to be had for now, the shared one goes on without
+        the cache, and it is not `_complete`.
 
         Raises:
             ConnectError, HandshakeError: as `open_link`.
             ConnectionClosed: the connection was lost meanwhile.
         """
         link = self._link
+        fresh = link is None
         if link is None:
             link = self._new_link("data", cache=self.cache, watched=True)
             greeting = await open_link(link, self._options, self._loop)
             self.server, self.protocol, self.id = greeting.server, greeting.protocol, greeting.id
         try:
-            if self.cache is not None and not self._refused and not link.asked:
-                link.asked = True
-                try:
-                    await self._track(link, self.cache)
-                except (TrackingRefused, ValueError) as error:
-                    self._give_up(str(error))
+            if self.cache is not None and not self._refused and not link.armed:
+                await self._arm(link, self.cache)
             if link.closed:
-                raise ConnectionClosed(f"{self._options.address} closed the connection")
+                assert link.why is not None
+                raise link.why
         except BaseException:
-            if self._link is None:
+            if fresh:
                 link.abort(ConnectionClosed("the connection was not needed any more"))
             raise
-        self._link = link
-        waiting, self._waiting.flights = self._waiting.flights, deque()
-        self._waiting.unwatch()
-        take_over(waiting, link)
+        if fresh:
+            self._link = link
+            self._up_since = self._loop.time()
+            self._waiting.waiting_for = "connection to send it on"
+            take_over(self._waiting.take(), link)
+
+    async def _arm(self, link: Link, cache: Cache) -> None:
+        """Have tracking turned on, or note in the cache's status why it is off."""
+        try:
+            await self._track(link, cache)
+        except (TrackingRefused, ValueError) as error:
+            self._give_up(str(error))
+        except (ClientError, RespError, OSError) as error:
+            if self._channel is None:
+                cache.close(f"no invalidation connection: {error}")
 
     async def _track(self, link: Link, cache: Cache) -> None:
         """Have the server announce what a connection reads.
 
         Raises:
             TrackingRefused, ValueError: it will not, or could not be heard.
+            ConnectionClosed, HandshakeError: not now.
         """
-        tracking = self._asked
+        tracking = self._sound
         if tracking.listener == "inline" or (tracking.listener is None and link.protocol == 3):
             started = cache.clock()
             tracking.check_protocol(link.protocol)
             await link.converse(track(tracking))
             if not link.closed:
                 link.epoch = cache.open(FRESHNESS, started)
+                link.armed = True
             return
         channel = self._channel
         if channel is None:
@@ -742,16 +825,34 @@ class AsyncClient(Calls):
         if tracking.on_listener:
             link.source = ALWAYS
             link.epoch = cache.epoch
+            link.armed = True
             return
-        server = await link.converse(track(tracking, channel.redirect))
+        try:
+            server = await link.converse(track(tracking, channel.redirect))
+        except TrackingRefused:
+            if await self._answers(channel):
+                raise
+            # An id dies with its connection, and the server knows before we do.
+            raise ConnectionClosed("the server knows nothing of the listening connection") from None
+        if self._channel is not channel:
+            return  # lost meanwhile; the next one is on its way
+        link.armed = True
         if server != channel.server:
             # Redirected to a stranger who has that id on another server.
             cache.status = "on, but this address also leads to servers that it is off for"
             return
         link.notice_silence()
         link.source = Source()
-        if self._channel is channel:
-            link.epoch = cache.epoch
+        link.epoch = cache.epoch
+
+    async def _answers(self, channel: _Channel) -> bool:
+        """Tell whether the listening connection is alive; if it is not, it is closed."""
+        ping = channel.link.ping(self._loop.time() + _LAST_WORD)
+        await asyncio.wait([ping], timeout=_LAST_WORD)
+        if self._channel is channel and ping.done() and ping.exception() is None:
+            return True
+        channel.link.abort(ConnectionClosed(f"no PONG within {_LAST_WORD} s"))
+        return False
 
     async def _listen(self, tracking: Tracking, cache: Cache) -> _Channel:
         started = cache.clock()
@@ -788,7 +889,7 @@ class AsyncClient(Calls):
                 cache.close(f"invalidation connection lost: {error}")
             if self._link is not None:
                 self._link.epoch = 0
-                self._link.asked = False
+                self._link.armed = False
         elif link is self._link:
             self._link = None
             if cache is not None and link.epoch and link.source is not ALWAYS:
@@ -799,27 +900,36 @@ class AsyncClient(Calls):
             self._keep(link, error)
         else:
             return  # it was coming up, and whoever brings it up is told
-        if not self._closed and (self._connecting is None or self._connecting.done()):
-            self._connecting = self._loop.create_task(_reconnect(weakref.ref(self)))
+        self._reconnect_soon()
+
+    def _reconnect_soon(self) -> None:
+        """Start to bring up what is missing, unless that is under way."""
+        if self._closed or self._starting:
+            return
+        if self._connecting is not None and not self._connecting.done():
+            return
+        if self._loop.time() - self._up_since < STEADY:
+            delay = self._pause.next()  # it may go on like that
+        else:
+            self._pause, delay = Pause(), 0.0
+        self._connecting = self._loop.create_task(_reconnect(weakref.ref(self), self._pause, delay))
 
     def _keep(self, link: Link, error: Exception) -> None:
         """Keep for the next connection what may be sent again; the rest stays to be failed."""
         if self._closed or isinstance(error, ProtocolError):
             return
-        flights, sent = link.flights, len(link.flights) - link.unsent
+        sent = len(link.flights) - link.unsent
         stays: deque[Flight] = deque()
-        waiting = self._waiting
-        for index, flight in enumerate(flights):
-            future, commands, want, deadline, replays = flight
+        for index, flight in enumerate(link.flights):
+            future, commands, want, deadline, sendings = flight
             if future.done():
                 continue
+            sendings += index < sent
             if index >= sent or (
-                replays < self._options.retries
-                and all(is_read_only(to_words(c)) for c in (commands if want else (commands,)))
+                sendings <= self._options.retries
+                and all(may_repeat(c) for c in (commands if want else (commands,)))
             ):
-                kept = (future, commands, want, deadline, replays + (index < sent))
-                waiting.flights.append(kept)
-                waiting.watch(deadline)
+                self._waiting.add((future, commands, want, deadline, sendings))
             else:
                 stays.append(flight)
         link.flights = stays
@@ -830,7 +940,7 @@ class AsyncClient(Calls):
         link = self._link
         if link is None or link.closed:
             return False
-        return self.cache is None or self._refused or link.asked
+        return self.cache is None or self._refused or link.armed
 
     def _not_connected(self, error: Exception) -> None:
         """Note why there is no connection, and fail those for whom waiting is no use."""
@@ -848,14 +958,12 @@ class AsyncClient(Calls):
         if self is None or self._closed:
             return
         self._tick = self._loop.call_later(PING_INTERVAL, AsyncClient._prove, ref)
-        cache, link, channel = self.cache, self._link, self._channel
+        cache, channel = self.cache, self._channel
         if cache is None or not cache.epoch:
             return
         started, epoch = cache.clock(), cache.epoch
-        heard = [each for each in (channel and channel.link, link) if each is not None]
-        if channel is None and link is None:
-            return
-        left = len(heard)
+        links = self._heard_on()
+        left = len(links)
 
         def answered(ping: asyncio.Future[Any]) -> None:
             nonlocal left
@@ -865,9 +973,7 @@ class AsyncClient(Calls):
             elif left == 0 and cache.epoch == epoch:
                 cache.prove(max(started, cache.proven))
 
-        for each in heard:
-            if each.closed:
-                continue
+        for each in links:
             ping = each.ping(self._loop.time() + self._patience)
             ping.add_done_callback(answered)
             if channel is not None and each is channel.link:
@@ -892,44 +998,53 @@ class AsyncClient(Calls):
         What is called from now on fails, and so does what has not been answered when its time is
         up. Cancelled, it closes at once.
         """
+        if self._forked or not self._started:
+            return
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("this client belongs to another event loop")
         if self._closed:
+            if self._ended is not None:  # by another task, or it was before
+                await asyncio.shield(self._ended)
             return
         self._closed = True
+        self._ended = self._loop.create_future()
         _clients.discard(self)
         if self._tick is not None:
             self._tick.cancel()
         link, self._link = self._link, None
         error = ConnectionClosed("this client is closed")
+        links: list[Link] = []
         try:
             if self._follower is not None:
                 await self._follower.stop()
             if self._connecting is not None:
                 self._connecting.cancel()
                 await asyncio.wait([self._connecting])
-            self._fail_waiting(error)
+            self._waiting.fail(error)
             if link is not None:
                 await link.drain(self._patience)
         finally:
-            self._fail_waiting(error)
-            links = [*self._aside, *([link] if link is not None else [])]
+            self._waiting.fail(error)
+            for turn in self._aside_turns:
+                if not turn.done():
+                    turn.set_exception(error)
+            links += self._aside
+            if link is not None:
+                links.append(link)
             if self._channel is not None:
                 links.append(self._channel.link)
             for each in links:
                 each.abort(error)
+            for subscriber in tuple(self._subscribers):
+                subscriber.stop()
             if self.cache is not None:
                 self.cache.close("client closed", "client closed")
                 self.cache.release(self)
+            self._ended.set_result(None)
         for subscriber in tuple(self._subscribers):
             await subscriber.aclose()
         for each in links:
             await each.close()
-
-    def _fail_waiting(self, error: Exception) -> None:
-        self._waiting.unwatch()
-        waiting, self._waiting.flights = self._waiting.flights, deque()
-        for flight in waiting:
-            if not flight[0].done():
-                flight[0].set_exception(lost(error, sent=flight[4] > 0))
 
     def _after_fork(self) -> None:
         # The sockets are left alone: the loop's selector is shared with the parent.
@@ -956,6 +1071,8 @@ class AsyncClient(Calls):
         self._closed = True
         if self._loop.is_closed():
             return
+        if self.cache is not None:
+            self._loop.call_soon_threadsafe(self.cache.close, "client abandoned", "client closed")
         links = [*self._aside, self._link, self._channel and self._channel.link]
         error = ConnectionClosed("its client was abandoned")
         for link in links:
@@ -966,15 +1083,16 @@ class AsyncClient(Calls):
         return f"<{type(self).__name__} of {self._options.address} db {self._options.db}>"
 
 
-async def _reconnect(ref: weakref.ref[AsyncClient]) -> None:
+async def _reconnect(ref: weakref.ref[AsyncClient], pause: Pause, delay: float) -> None:
     """Bring a client up again; its task holds the client only while it tries."""
-    pause = Pause()
-    while (client := ref()) is not None and not client._closed and not client._complete():
+    await asyncio.sleep(delay)
+    while (client := ref()) is not None and not client._closed:
         try:
             await client._bring_up()
-            continue
         except (ClientError, RespError, OSError) as error:
             client._not_connected(error)
+        if client._complete():
+            return
         del client
         await asyncio.sleep(pause.next())
 
@@ -1073,6 +1191,9 @@ class _Computing(Computation):
 
     async def __aexit__(self, kind: object, *rest: object) -> None:
         self._client._end(self, failed=kind is not None)
+
+
+_WAITS = frozenset((b"WAIT", b"WAITAOF"))
 
 
 async def _until(waited: Awaitable[T], deadline: float, what: str) -> T:

@@ -18,7 +18,6 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from dataclasses import dataclass
 from threading import Condition, Lock
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
@@ -50,12 +49,11 @@ _ENTRY_OVERHEAD = 190
 _KEY_OVERHEAD = 90  # a row of the index and a place in the entry's keys, for each key
 # A value nested deeper than this is handed out uncached: copying it would recurse too far.
 _DEEPEST_COPY = 32
-# Events that an iterator holds for a slow reader before they become one "overflow".
+# Keys that an iterator holds for a slow reader before they become one "overflow".
 _MAX_EVENTS = 10_000
 
 
-@dataclass(frozen=True, slots=True)
-class CacheStats:
+class CacheStats(NamedTuple):
     """A snapshot of what the cache did.
 
     Attributes:
@@ -130,13 +128,15 @@ class Reservation:
         gone: why it stands no more; None while it does.
     """
 
-    __slots__ = ("command", "expires", "gone", "keys", "source", "types", "waiters")
+    __slots__ = ("command", "expires", "gone", "keys", "size", "source", "types", "waiters")
 
     def __init__(
         self, command: Hashable, keys: tuple[bytes, ...], source: Source, expires: float
     ) -> None:
         self.command = command
-        self.keys = keys
+        # Extended it is a dict with no values: a set that keeps the order.
+        self.keys: tuple[bytes, ...] | dict[bytes, None] = keys
+        self.size = 0  # of the keys that it was extended by
         self.source = source
         self.expires = expires
         self.types = _types_of(command)
@@ -159,7 +159,7 @@ class Entry(Node):
     ) -> None:
         self.command = reservation.command
         # Nearly every entry has one key: a tuple for it would cost 64 bytes.
-        keys = reservation.keys
+        keys = tuple(reservation.keys)
         self._keys: bytes | tuple[bytes, ...] = keys[0] if len(keys) == 1 else keys
         self.source = reservation.source
         self.types = reservation.types
@@ -255,15 +255,20 @@ class Cache:
         # What is to be told once the lock is free.
         self._woken: list[Callable[[], object]] = []
         self._news: list[Invalidation] = []
+        self._let_go: list[tuple[dict[Hashable, Entry], dict[bytes, _Holder | set[_Holder]]]] = []
+        self._entries: dict[Hashable, Entry] = {}
+        self._index: dict[bytes, _Holder | set[_Holder]] = {}
         self._clear("flushed")
 
     def _clear(self, reason: str) -> None:
         for reservation in self._reserved.values():
             self._end(reservation, reason)
-        self._entries: dict[Hashable, Entry] = {}
+        # The old tables are let go whole, and taken apart when the lock is free.
+        self._let_go.append((self._entries, self._index))
+        self._entries = {}
         self._reserved = {}
         # A key has one holder nearly always; a set of one would cost 200 bytes more.
-        self._index: dict[bytes, _Holder | set[_Holder]] = {}
+        self._index = {}
         self._queue = Sieve()
         self._bytes = 0
 
@@ -341,7 +346,9 @@ class Cache:
     def extend(
         self, reservation: Reservation, keys: tuple[bytes, ...], expires: float = float("inf")
     ) -> bool:
-        """Let a reservation depend on more keys, before they are read; False if it is gone.
+        """Let a reservation depend on more keys, before they are read.
+
+        Returns False if it is gone, or goes now because it has too many.
 
         Args:
             reservation: from `reserve`, not filled yet.
@@ -351,12 +358,23 @@ class Cache:
         with self._lock:
             if self._reserved.get(reservation.command) is not reservation:
                 return False
-            fresh = tuple(key for key in keys if key not in reservation.keys)
-            reservation.keys += fresh
             reservation.expires = min(reservation.expires, expires)
-            for key in fresh:
-                self._link(key, reservation)
-            return True
+            if not keys:
+                return True
+            held = reservation.keys
+            if isinstance(held, tuple):
+                held = reservation.keys = dict.fromkeys(held)
+            for key in keys:
+                if key not in held:
+                    held[key] = None
+                    reservation.size += _KEY_OVERHEAD + len(key)
+                    self._link(key, reservation)
+            if reservation.size * _LARGEST_SHARE <= self.max_bytes:
+                return True
+            # Never to be kept, so not to be held either: the bounds hold for reservations too.
+            self._drop_reservation(reservation, "too big")
+        self._tell_news()
+        return False
 
     def rename(self, reservation: Reservation, command: Hashable) -> bool:
         """Let a reservation's value be found under another command that reads the same keys.
@@ -479,22 +497,47 @@ class Cache:
             return
         if isinstance(keys, str | bytes):
             raise TypeError("invalidate takes an iterable of keys, not a single key")
-        raw = tuple(key.encode() if isinstance(key, str) else key for key in keys)
+        named = tuple(keys)
+        if _BYTES.issuperset(map(type, named)):
+            raw = cast("tuple[bytes, ...]", named)
+        else:
+            raw = tuple(key.encode() if isinstance(key, str) else key for key in named)
         with self._lock:
             self._counts["invalidations"] += len(raw)
+            index, entries, remove = self._index, self._entries, self._queue.remove
+            dropped = freed = hits = 0
             for key in raw:
-                holders = self._index.get(key)
-                if holders is None:
+                holder = index.get(key)
+                if holder is None:
                     continue
-                for holder in tuple(holders) if isinstance(holders, set) else (holders,):
-                    if isinstance(holder, Reservation):
-                        self._drop_reservation(holder, "invalidated")
+                if type(holder) is Entry:
+                    # Nearly always, and in a storm this is the whole cost: `_drop_entry` written
+                    # out for an entry of one key takes 0.5 µs instead of 0.7.
+                    found = entries.pop(holder.command, None)
+                    if found is holder and type(holder._keys) is bytes:
+                        remove(holder)
+                        freed += holder.size
+                        hits += holder.hits
+                        del index[key]
                     else:
+                        if found is not None:
+                            entries[holder.command] = found
                         self._drop_entry(holder)
-                        self._counts["dropped"] += 1
+                    dropped += 1
+                    continue
+                for each in tuple(holder) if isinstance(holder, set) else (holder,):
+                    if isinstance(each, Reservation):
+                        self._drop_reservation(each, "invalidated")
+                    else:
+                        self._drop_entry(each)
+                        dropped += 1
+            self._counts["dropped"] += dropped
+            self._bytes -= freed
+            self._past_hits += hits
             if self._callbacks:
                 self._news.append(Invalidation(raw, reason))
-        self._tell_news()
+        if self._woken or self._news:
+            self._tell_news()
 
     def flush(self, reason: str = "flushed") -> None:
         """Drop every entry and every reservation."""
@@ -504,8 +547,6 @@ class Cache:
 
     def _flush(self, reason: str) -> None:
         self._counts["flushes"] += 1
-        self._past_hits += sum(entry.hits for entry in self._entries.values())
-        # The old tables are let go whole: no reader waits for a million entries to be freed.
         self._clear("flushed")
         if self._callbacks:
             self._news.append(Invalidation(None, reason))
@@ -514,8 +555,9 @@ class Cache:
         """Call `callback(keys, reason)` after each invalidation; `keys` is None for all keys.
 
         The reasons are those of `events`. It is called by whichever thread brought the news,
-        without the cache's lock. An exception from it goes to `sys.unraisablehook`: it must not
-        stop the invalidations that follow.
+        without the cache's lock, but perhaps in the middle of a call, with a connection in hand: a
+        callback that wants to read leaves that to a thread of its own, see `events`. An exception
+        from it goes to `sys.unraisablehook`: it must not stop the invalidations that follow.
         """
         self._callbacks.append(callback)
 
@@ -525,7 +567,7 @@ class Cache:
         The reasons: "changed" (announced: a change, an expiry, or the server's table was full),
         "own write", "flushed", "evicted" (room was made here), "connect", "reconnect", "fork",
         "connection lost", "client closed", and "overflow" with None for keys where a reader so
-        slow that `max_events` were waiting has to take everything for changed.
+        slow that more than `max_events` keys were waiting has to take everything for changed.
         """
         return Events(self, max_events)
 
@@ -546,6 +588,27 @@ class Cache:
                         callback(*event)
                     except Exception as error:  # noqa: BLE001 - a stranger's; see on_invalidate
                         sys.unraisablehook(_Unraisable(error, callback))
+        if self._let_go:
+            self._take_apart()
+
+    def _take_apart(self) -> None:
+        """Free what was flushed, one by one: other threads go on meanwhile.
+
+        Entries stand in a ring of references, so without this they would stay until the garbage
+        collector comes by, or for ever where it is turned off.
+        """
+        with self._lock:
+            tables, self._let_go = self._let_go, []
+        hits = 0
+        for entries, index in tables:
+            while entries:
+                _, entry = entries.popitem()
+                hits += entry.hits
+                entry.newer = entry.older = None
+            while index:
+                index.popitem()
+        with self._lock:
+            self._past_hits += hits
 
     # The channel of the invalidations.
 
@@ -638,8 +701,10 @@ class Cache:
     def staleness_bound(self) -> float:
         """Seconds after a link went dead without a word that a hit may still be served.
 
-        While the link lives an invalidation takes as long as the network does. 0.0 before the
-        first channel was open.
+        That goes for the link of the notifications and for those that read: what the server does
+        not announce because it has lost the one that read it is not served longer either. While
+        they live an invalidation takes as long as the network does. 0.0 before the first channel
+        was open.
         """
         return self._bound
 
@@ -744,14 +809,24 @@ class Cache:
         self._end(reservation, reason)
 
     def _drop_entry(self, entry: Entry) -> None:
+        # First it is there no more, then the index forgets it: an interrupt between the two leaves
+        # a row too many, not an entry that no invalidation finds.
+        found = self._entries.pop(entry.command, None)
+        if found is entry:
+            self._queue.remove(entry)
+            self._bytes -= entry.size
+            self._past_hits += entry.hits
+        elif found is not None:
+            self._entries[entry.command] = found  # an interrupt came before ours was there
+        keys = entry._keys
+        if type(keys) is bytes:
+            if self._index.get(keys) is entry:
+                del self._index[keys]
+            else:
+                self._unlink(keys, entry)
+            return
         for key in entry.keys:
             self._unlink(key, entry)
-        if self._entries.get(entry.command) is not entry:
-            return  # an interrupt came before it was there
-        del self._entries[entry.command]
-        self._queue.remove(entry)
-        self._bytes -= entry.size
-        self._past_hits += entry.hits
 
     def _evict(self) -> bool:
         victim = cast("Entry | None", self._queue.next_victim())
@@ -773,6 +848,7 @@ class Events:
 
     def __init__(self, cache: Cache, max_events: int) -> None:
         self._events: deque[Invalidation] = deque()
+        self._waiting = 0  # keys, and events without any
         self._max_events = max_events
         self._changed = Condition()
         self._closed = False
@@ -781,18 +857,24 @@ class Events:
 
     def _take(self, keys: tuple[bytes, ...] | None, reason: str) -> None:
         with self._changed:
-            if len(self._events) >= self._max_events:
+            more = _weight(keys)
+            if self._events and self._waiting + more > self._max_events:
                 self._events.clear()
-                self._events.append(Invalidation(None, "overflow"))
-            else:
-                self._events.append(Invalidation(keys, reason))
+                self._waiting, more = 0, 1
+                keys, reason = None, "overflow"
+            self._waiting += more
+            self._events.append(Invalidation(keys, reason))
             self._changed.notify()
 
     def get(self, timeout: float | None = None) -> Invalidation | None:
         """Give the next event, or None if there is none within `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._events or self._closed, timeout)
-            return self._events.popleft() if self._events else None
+            if not self._events:
+                return None
+            event = self._events.popleft()
+            self._waiting -= _weight(event.keys)
+            return event
 
     def close(self) -> None:
         """End the iteration once what has come is read."""
@@ -812,6 +894,10 @@ class Events:
         return event
 
 
+def _weight(keys: tuple[bytes, ...] | None) -> int:
+    return len(keys) if keys else 1
+
+
 class _Unraisable:
     """The argument of `sys.unraisablehook`, whose own type can't be made."""
 
@@ -824,6 +910,7 @@ class _Unraisable:
 
 
 _TEXT = frozenset((str, bytes))
+_BYTES = frozenset((bytes,))
 
 
 def _types_of(command: Hashable) -> tuple[type, ...] | None:

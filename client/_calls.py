@@ -14,6 +14,7 @@ from ._cache import Cache
 from ._commands import (
     cacheable_keys,
     find_command,
+    is_read_only,
     is_script,
     why_not_cacheable,
     written_keys,
@@ -316,6 +317,19 @@ def raise_error(reply: Any) -> Any:
     if isinstance(reply, Exception):
         raise classed(reply)
     return reply
+
+
+# What changes nothing, although the server does not flag it readonly; MULTI and EXEC as far as
+# what stands between them does not.
+_HARMLESS = frozenset((b"PING", b"ECHO", b"TIME", b"MULTI", b"EXEC"))
+
+
+def may_repeat(command: Sequence[Word]) -> bool:
+    """Tell whether a command may be sent again that may have run."""
+    words = to_words(command)
+    if is_read_only(words) or words[0].upper() in _HARMLESS:
+        return True
+    return len(words) == 3 and [word.upper() for word in words[:2]] == [b"CLIENT", b"CACHING"]
 
 
 # Spellings of commands that have one reply, change no state of the connection and never wait.

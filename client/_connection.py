@@ -26,6 +26,7 @@ from ._errors import (
     ConnectTimeout,
 )
 from ._handshake import Conversation, handshake, scrub
+from ._log import DEBUG, log
 from ._options import Options
 from ._resp import Push, ReplyError
 from ._session import Session, Trace, Word, without_secrets
@@ -33,6 +34,8 @@ from ._session import Session, Trace, Word, without_secrets
 if TYPE_CHECKING:
     import ssl
     from typing import Self
+
+    from ._metrics import Metrics
 
 T = TypeVar("T")
 
@@ -89,6 +92,7 @@ class Connection:
         self.options = options = options.resolved()
         self.closed = False
         self.sent = self.waits = False
+        self._metrics = options.metrics
         self.pushes: deque[Push] = deque()
         self._session = Session(
             on_push=self.take_push,
@@ -122,6 +126,10 @@ class Connection:
                 raise tls_refused(options, error) from error
             raise
         self._check_open()  # nonsense behind the last reply has closed it
+        log(DEBUG, "connection", "%s: connected to %s in RESP%d", self._name, options.address,
+            greeting.protocol)  # fmt: skip
+        if self._metrics is not None:
+            self._metrics.on_connect()
         self.greeting = greeting
         self.id = greeting.id
         self.server = greeting.server
@@ -170,7 +178,35 @@ class Connection:
             data = self._session.send(*commands[0])
         else:
             data = self._session.send_many(commands)
-        return without_secrets(commands, self._exchange(data, len(commands), deadline))
+        if self._metrics is not None:
+            replies = self._measure(self._metrics, commands, data, deadline)
+        else:
+            replies = self._exchange(data, len(commands), deadline)
+        return without_secrets(commands, replies)
+
+    def _measure(
+        self,
+        metrics: Metrics,
+        commands: Sequence[Sequence[Word]],
+        data: bytes,
+        deadline: float | None,
+    ) -> list[Any]:
+        """Exchange, and have it counted."""
+        started, failure = time.perf_counter(), None
+        metrics.on_bytes(len(data), 0)
+        try:
+            replies = self._exchange(data, len(commands), deadline)
+        except BaseException as error:
+            failure = error
+            if self.closed:
+                metrics.on_loss(error)
+            raise
+        finally:
+            metrics.on_roundtrip(commands, time.perf_counter() - started, failure)
+        for reply in replies:
+            if isinstance(reply, ReplyError):
+                metrics.on_error(reply.code)
+        return replies
 
     def start(self, *command: Word) -> None:
         """Send one short command without waiting; `drain` will give its reply."""
@@ -303,6 +339,8 @@ class Connection:
             if isinstance(last, ReplyError):
                 why = f", after {scrub(self.options, last)!r}"
             raise ConnectionClosed(f"{self.options.address} closed the connection{why}")
+        if self._metrics is not None:
+            self._metrics.on_bytes(0, len(data))
         self._read_size = _READ_SIZE if len(data) < _READ_SIZE else _LARGE_READ_SIZE
         return data
 

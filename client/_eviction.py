@@ -47,16 +47,17 @@ class Sieve:
 
     def remove(self, node: Node) -> None:
         """Let an entry leave from wherever it stands."""
+        newer, older = node.newer, node.older
         if self._hand is node:
-            self._hand = node.newer
-        if node.newer is not None:
-            node.newer.older = node.older
+            self._hand = newer
+        if newer is None:
+            self._newest = older
         else:
-            self._newest = node.older
-        if node.older is not None:
-            node.older.newer = node.newer
+            newer.older = older
+        if older is None:
+            self._oldest = newer
         else:
-            self._oldest = node.newer
+            older.newer = newer
         node.newer = node.older = None
 
     def next_victim(self) -> Node | None:

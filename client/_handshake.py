@@ -8,10 +8,9 @@ touches a socket, so the blocking and the asyncio front end each drive it in a f
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
-from ._errors import HandshakeError, NoAuthError, TrackingRefused, WrongPassError
+from ._errors import ConnectError, HandshakeError, NoAuthError, TrackingRefused, WrongPassError
 from ._options import Options
 from ._resp import ReplyError
 from ._session import Word, unquoted
@@ -22,8 +21,7 @@ Batch: TypeAlias = "list[tuple[Word, ...]]"
 Conversation: TypeAlias = Generator[Batch, list[Any], T]
 
 
-@dataclass(frozen=True, slots=True)
-class Greeting:
+class Greeting(NamedTuple):
     """What the handshake learned.
 
     Attributes:
@@ -63,6 +61,9 @@ def handshake(options: Options) -> Conversation[Greeting]:
     if isinstance(reply, ReplyError):
         if reply.code in _FINAL:
             raise _refusal(options, "HELLO", reply)
+        if reply.message.startswith("max number of clients"):
+            # Said instead of an answer, before the connection is closed (Redis 6.2 to 8.1).
+            raise ConnectError(f"{options.address} takes no more connections: {reply}")
         if options.protocol == 3:
             raise HandshakeError(
                 f"protocol=3 was asked for and the server refuses HELLO 3: {scrub(options, reply)}"

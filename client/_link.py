@@ -11,13 +11,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import socket
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from typing import Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
 from ._connection import notice_silence, reason, server_hostname, tls_context, tls_refused
-from ._errors import CommandTimeout, ConnectError, ConnectionClosed, ConnectTimeout
+from ._errors import (
+    CommandTimeout,
+    ConnectError,
+    ConnectionClosed,
+    ConnectTimeout,
+    UnexpectedReply,
+)
 from ._handshake import Conversation, Greeting, announced_keys, handshake, scrub
 from ._options import Options
 from ._resp import ProtocolError, Push, ReplyError
@@ -36,6 +43,13 @@ _NEVER = float("inf")
 MAX_FLIGHTS = 10_000
 # A command of this size leaves at once: to join it with others would copy it.
 _LARGE = 64 * 1024
+# What is written in one turn leaves in one write, but in several beyond so many bytes: the
+# transport says only of what it was given that it is too much.
+_MOST_AT_ONCE = 1024 * 1024
+# Callers that are let in together once there is room: each may be the one that fills it again.
+_LET_IN = 64
+# A connection that lives so many seconds was worth having: the next is made without a pause.
+STEADY = 1.0
 # Seconds between two looks for flights whose time is up.
 _GRAIN = 0.01
 
@@ -48,6 +62,8 @@ class Line:
         timeout: seconds of `Options.timeout`, for messages and to judge silence.
         waiting_for: what a caller whose time is up was waiting for.
     """
+
+    sends = True  # whether what is in it was sent, or will be
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, timeout: float | None, waiting_for: str
@@ -82,9 +98,8 @@ class Line:
             if flight[0].done():
                 continue
             if flight[3] <= now:
-                flight[0].set_exception(
-                    CommandTimeout(f"no {self.waiting_for} within {self._timeout} s")
-                )
+                fate = "it may have run" if self.sends or flight[4] else "it was not sent"
+                flight[0].set_exception(CommandTimeout(f"no {self.waiting_for} in time; {fate}"))
             elif flight[3] < nearest:
                 nearest = flight[3]
         self._rest(now, nearest)
@@ -92,6 +107,39 @@ class Line:
     def _rest(self, now: float, nearest: float) -> None:
         if nearest < _NEVER:
             self.watch(max(nearest, now + min(_GRAIN, (self._timeout or 1.0) / 20)))
+
+
+class Queue(Line):
+    """Flights that wait for a link. Whoever has left takes no room in it."""
+
+    sends = False
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, timeout: float | None, waiting_for: str
+    ) -> None:
+        super().__init__(loop, timeout, waiting_for)
+        self._crowd = 64
+
+    def add(self, flight: Flight) -> None:
+        """Let a flight wait until its deadline."""
+        if len(self.flights) >= self._crowd:
+            # Each is looked at once in a while, not whenever one leaves.
+            self.flights = deque(f for f in self.flights if not f[0].done())
+            self._crowd = max(64, 2 * len(self.flights))
+        self.flights.append(flight)
+        self.watch(flight[3])
+
+    def take(self) -> deque[Flight]:
+        """Give all that wait, oldest first; nobody waits then."""
+        self.unwatch()
+        flights, self.flights = self.flights, deque()
+        return flights
+
+    def fail(self, error: Exception) -> None:
+        """Fail all that wait."""
+        for flight in self.take():
+            if not flight[0].done():
+                flight[0].set_exception(lost(error, sent=flight[4] > 0))
 
 
 class Link(Line, asyncio.Protocol):
@@ -110,9 +158,10 @@ class Link(Line, asyncio.Protocol):
     Attributes:
         epoch: of the channel on which changes of what it reads are announced; 0 before that.
         source: of what it reads, ended with it.
-        asked: whether the server was asked to track it; the answer may have been no.
+        armed: whether all is done that the cache needs of it; the server may have said no.
         unsent: how many flights, the last ones, have not been written.
         closed: whether it must not be used any more.
+        why: the reason, once it is closed.
         greeting: what the handshake learned.
     """
 
@@ -145,18 +194,19 @@ class Link(Line, asyncio.Protocol):
         )
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
+        self._out_size = 0
         self._paused = False
         self._partial: list[Any] = []  # replies of the oldest flight, if it wants several
         self._announced: list[bytes] = []
         self._heard = 0.0
-        self._why: Exception | None = None
+        self.why: Exception | None = None
         self._ping: asyncio.Future[Any] | None = None  # not written yet, so others may share it
-        self._room: deque[asyncio.Future[None]] = deque()
+        self._room: OrderedDict[asyncio.Future[None], None] = OrderedDict()
         self._emptied: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
         self.epoch = 0
         self.source = Source()
-        self.asked = False
+        self.armed = False
         self.unsent = 0
         self.closed = False
 
@@ -170,13 +220,23 @@ class Link(Line, asyncio.Protocol):
     @property
     def full(self) -> bool:
         """Whether callers have to wait: the peer takes no more, or too much is on its way."""
-        return self._paused or len(self.flights) >= MAX_FLIGHTS
+        return self._paused or len(self.flights) >= MAX_FLIGHTS or bool(self._room)
 
     async def room(self) -> None:
-        """Wait until the link is no longer full, or closed."""
-        turn = self._loop.create_future()
-        self._room.append(turn)
-        await turn
+        """Wait in line until the link takes one more, or is closed. What then comes is sent."""
+        first = True
+        while not self.closed:
+            turn = self._loop.create_future()
+            self._room[turn] = None
+            if not first:  # those who were let in before have filled it again
+                self._room.move_to_end(turn, last=False)
+            try:
+                await turn
+            finally:
+                self._room.pop(turn, None)
+            if not self._paused and len(self.flights) < MAX_FLIGHTS:
+                return
+            first = False
 
     def send(self, command: Sequence[Word], deadline: float) -> asyncio.Future[Any]:
         """Send one command; its reply resolves the future, an error as a value.
@@ -210,13 +270,15 @@ class Link(Line, asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         out = self._out
-        if len(data) >= _LARGE:
+        size = len(data)
+        if size >= _LARGE:
             self._flush()
         self.unsent += 1
+        self._out_size += size
         if not out and not self._paused:
             self._loop.call_soon(self._flush)
         out.append(data)
-        if len(data) >= _LARGE:
+        if size >= _LARGE or self._out_size >= _MOST_AT_ONCE:
             self._flush()
 
     def _flush(self) -> None:
@@ -225,23 +287,27 @@ class Link(Line, asyncio.Protocol):
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         out.clear()
+        self._out_size = 0
         self.unsent = 0
         self._ping = None
         self._transport.write(data)
 
-    def ping(self, deadline: float = _NEVER) -> asyncio.Future[Any]:
+    def ping(self, deadline: float) -> asyncio.Future[Any]:
         """Send a PING, or share the one that has not left yet.
 
-        Its reply proves that all that was pushed before has reached the cache.
+        Its reply proves that all that was pushed before has reached the cache. It is no one's:
+        shield it.
         """
         ping = self._ping
         if ping is None or ping.done():
             ping = self._ping = self.send((b"PING",), deadline)
-            ping.add_done_callback(_look)
+            ping.add_done_callback(look)
         return ping
 
     async def roundtrip(self, commands: Sequence[Sequence[Word]], deadline: float) -> list[Any]:
         """Send several commands and give their replies, errors in place."""
+        if self.closed:
+            raise lost(self.why or ConnectionClosed("the connection is closed"), sent=False)
         return without_secrets(commands, await self.send_many(commands, deadline))
 
     def aim(self, options: Options) -> None:
@@ -279,9 +345,18 @@ class Link(Line, asyncio.Protocol):
             self._hear()
             self.abort(error)
             return
-        flights = self.flights
+        flights, unsent = self.flights, self.unsent
         at, end = 0, len(results)
         while at < end:
+            if unsent and len(flights) <= unsent:
+                self._hear()
+                self.abort(
+                    UnexpectedReply(
+                        "expected no reply before a command was sent, "
+                        f"found one of type {type(results[at]).__name__}"
+                    )
+                )
+                return
             future, _, want, _, _ = flights[0]
             if want:
                 partial = self._partial
@@ -302,7 +377,7 @@ class Link(Line, asyncio.Protocol):
             self._hear()
         if self._session.failure is not None:
             self.abort(self._session.failure)
-        if self._room and not self.full:
+        if self._room:
             self._make_room()
         if not flights and self._emptied is not None and not self._emptied.done():
             self._emptied.set_result(None)
@@ -342,15 +417,20 @@ class Link(Line, asyncio.Protocol):
         self._make_room()
 
     def _make_room(self) -> None:
-        room = MAX_FLIGHTS - len(self.flights)
-        while self._room and room > 0:
-            turn = self._room.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                room -= 1
+        """Let in those who have waited longest, a few in each turn of the loop."""
+        if self._paused:
+            return
+        room = min(MAX_FLIGHTS - len(self.flights), _LET_IN)
+        if room > 0 and self._room:
+            for _ in range(min(room, len(self._room))):
+                turn, _ = self._room.popitem(last=False)
+                if not turn.done():
+                    turn.set_result(None)
+            if self._room:
+                self._loop.call_soon(self._make_room)  # after those have sent
 
     def connection_lost(self, exc: Exception | None) -> None:
-        error = self._why
+        error = self.why
         if error is None:
             reason = "the server closed it"
             if exc is not None:
@@ -385,22 +465,23 @@ class Link(Line, asyncio.Protocol):
 
     def abort(self, why: Exception) -> None:
         """Close the connection at once: it can't be trusted, or nobody needs it."""
-        if self._why is None:
-            self._why = why
+        if self.why is None:
+            self.why = why
         if self._transport is not None:
             self._transport.abort()
-        self._end(self._why)
+        self._end(self.why)
 
     def _end(self, error: Exception) -> None:
         if self.closed:
             return
         self.closed = True
+        self.why = error
+        self._out.clear()
         self.unwatch()
         if self._on_lost is not None:
             self._on_lost(self, error)
         self.fail(error)
-        while self._room:
-            turn = self._room.popleft()
+        for turn in self._room:
             if not turn.done():
                 turn.set_result(None)
         if self._emptied is not None and not self._emptied.done():
@@ -437,6 +518,15 @@ class Link(Line, asyncio.Protocol):
         if self._transport is not None and not self.closed:
             self._transport.resume_reading()
 
+    @property
+    def address(self) -> tuple[bytes, str] | tuple[()] | None:
+        """Our end as CLIENT KILL takes it: `ADDR ip:port`, nothing on a unix socket."""
+        name = self._transport and self._transport.get_extra_info("sockname")
+        if not isinstance(name, tuple):
+            return () if self._options.unix_path is not None else None
+        host, port = name[:2]
+        return b"ADDR", f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
     def notice_silence(self) -> None:
         """Have the kernel end the connection when its peer is gone without a word."""
         assert self._transport is not None
@@ -445,16 +535,16 @@ class Link(Line, asyncio.Protocol):
             notice_silence(sock)
 
 
-def _look(ping: asyncio.Future[Any]) -> None:
+def look(reply: asyncio.Future[Any]) -> None:
     """Take note of a failure: it is no news, whoever needed the answer or not."""
-    if not ping.cancelled():
-        ping.exception()
+    if not reply.cancelled():
+        reply.exception()
 
 
 def lost(error: Exception, sent: bool) -> Exception:
     """Give what a caller is told whose command was not answered."""
     if isinstance(error, ProtocolError):
-        return error
+        return copy(error)  # each caller raises its own: raising adds to the traceback
     said = "it may have run" if sent else "it was not sent"
     told = type(error) if isinstance(error, ConnectionClosed) else ConnectionClosed
     raised = told(f"{error}; {said}")

@@ -72,10 +72,11 @@ class Computation:
         entry = cache.find(self._place)
         if entry is None and not running:
             # One that runs itself waits for no other: they could wait for each other for ever.
-            flight = cache.flight(self._place)
-            if flight is not None:
-                yield flight
+            while entry is None and (flight := cache.flight(self._place)) is not None:
+                in_time = yield flight
                 entry = cache.find(self._place)
+                if not in_time:
+                    break
         if entry is not None:
             self._hit = True
             for outer in running:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ssl import SSLContext
     from typing import Self
 
+    from ._metrics import Metrics
     from ._sentinel import Finder
 
 Credentials: TypeAlias = "Callable[[], tuple[str | None, str]]"
@@ -68,6 +69,7 @@ class Options:
         replica: whether one of the replicas is wanted instead of the primary.
         sentinel_username, sentinel_password: credentials for the sentinels themselves.
         finder: what a client's connections share that the sentinels lead; the client sets it.
+        metrics: told of every round trip, or None.
     """
 
     host: str = "localhost"
@@ -99,6 +101,7 @@ class Options:
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
     finder: Finder[Any] | None = field(default=None, repr=False, compare=False)
+    metrics: Metrics | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -241,7 +244,7 @@ class Options:
             ValueError: the URL or an option makes no sense.
             TypeError: a keyword is unknown or of the wrong type.
         """
-        known = {f.name for f in fields(cls) if f.compare}
+        known = {f.name for f in fields(cls)} - {"finder"}
         unknown = sorted(set(keywords) - known)
         if unknown:
             raise TypeError(

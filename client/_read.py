@@ -7,7 +7,6 @@ before a byte is sent; and every way out ends the reservation.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -153,7 +152,7 @@ class Read:
         for computation in self._computations:
             computation.found(entry)
         value = entry.read()
-        if self._cache.audit and random.random() < self._cache.audit:  # noqa: S311 - a sample
+        if self._cache.audit and _sampled(self._cache.audit):
             yield from self._audit(entry, command, value)
         return value
 
@@ -230,6 +229,12 @@ class Read:
             for reservation in reservations:
                 if reservation is not None:
                     cache.abandon(reservation)  # does nothing after a fill
+
+
+def _sampled(share: float) -> bool:
+    import random  # takes longer to import than those deserve who audit nothing
+
+    return random.random() < share  # noqa: S311 - a sample, no secret
 
 
 def _shortest(ttl: float | None, pttls: Sequence[Any], elapsed: float) -> float | None:

@@ -241,7 +241,7 @@ class Finder(Generic[C]):
         if not switched:
             # It may be this sentinel that is behind. After a failover there is no doubt: not even
             # if the new primary can't be reached is the old one to be used.
-            soon = {"timeout": self._patience, "connect_timeout": self._patience}
+            soon = {"timeout": self._patience, "connect_timeout": self._patience, "metrics": None}
             try:
                 yield Visit(_at(self.options, there, **soon), partial(confirm, False), keep=False)
             except UNUSABLE:
@@ -260,6 +260,7 @@ class Finder(Generic[C]):
             credentials=None,
             protocol=None,
             encoding=None,
+            metrics=None,
             timeout=self._patience,
             connect_timeout=self._patience,
         )

@@ -93,6 +93,11 @@ def role(command: Sequence[Word]) -> Role:
     return found
 
 
+def role_word(word: object) -> str:
+    """Give a command's name, or a container's subcommand, as the server compares it."""
+    return _upper(word)
+
+
 def _upper(word: object) -> str:
     if isinstance(word, bytes | bytearray | memoryview):
         word = bytes(word).decode("latin-1")

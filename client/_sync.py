@@ -20,14 +20,16 @@ from ._cache import MISS, Cache, Reservation
 from ._calls import (
     Calls,
     is_plain,
+    may_repeat,
     place_of_call,
     raise_error,
     read_options,
     to_batch,
     to_words,
 )
-from ._commands import blocks_for, is_read_only, may_block
+from ._commands import blocks_for, may_block
 from ._errors import CommandTimeout, ConnectionClosed, UnexpectedReply
+from ._log import INFO, log
 from ._memoize import Computation
 from ._options import Credentials, Options, check_int, check_seconds
 from ._pool import DataConnection, Pool
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from ._follower import Follower
+    from ._metrics import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -82,6 +85,7 @@ def connect(
     replica: bool | None = None,
     sentinel_username: str | None = None,
     sentinel_password: str | None = None,
+    metrics: Metrics | None = None,
     trace: Trace | None = None,
 ) -> Client:
     """Connect to a server and give a thread-safe client.
@@ -115,6 +119,7 @@ def connect(
         replica: with sentinels, True for a client of one of the replicas, to read from.
         sentinel_username, sentinel_password: credentials for the sentinels themselves; the URL's
             are for the server.
+        metrics: a `Metrics` that is told of every round trip.
         trace: told of every frame: `trace(connection, "sent" or "received", frame)`.
 
     Raises:
@@ -148,6 +153,7 @@ def connect(
         replica=replica,
         sentinel_username=sentinel_username,
         sentinel_password=sentinel_password,
+        metrics=metrics,
     )
     return Client(options, cache, tracking, max_connections=max_connections, trace=trace)
 
@@ -482,7 +488,8 @@ class Client(Calls):
             if begun or not self._options.retries:
                 raise_error(reply)
         _sleep(Pause().next(), deadline)
-        return raise_error(self._carry(self._call(command, None, tried=1), tried=1))
+        call = self._call(command, None, tried=1)
+        return raise_error(self._carry(call, tried=1, deadline=deadline))
 
     def _run(
         self,
@@ -509,6 +516,7 @@ class Client(Calls):
         wait: float = 0.0,
         connection: DataConnection | None = None,
         tried: int = 0,
+        deadline: float | None = None,
     ) -> T:
         """Do what a call asks for, step by step, within one deadline; give its result.
 
@@ -517,58 +525,51 @@ class Client(Calls):
             wait: seconds that the server may take longer than the client's time-out.
             connection: the one to use, which stays the caller's, instead of one from the pool.
             tried: how many of the retries were made before.
+            deadline: where the call has begun before; else it begins now.
         """
-        tracker, deadline = self._tracker, self._pool.deadline()
+        if deadline is None:
+            deadline = self._pool.deadline()
         lent = connection is not None
         outcome: Any = None
         failures: Pause | None = None
         try:
+            step = call.send(None)
             while True:
-                step = call.send(outcome)
-                if type(step) is list:
-                    while True:
-                        try:
-                            if connection is None:
-                                connection = self._pool.take(deadline)
-                            if wait:
-                                connection.waits = True  # before the look: `close` cuts it off
-                                self._check_open()
-                            started = 0.0 if self.cache is None else self.cache.clock()
-                            outcome = connection.roundtrip(*step, deadline=deadline, wait=wait)
-                            break
-                        except ConnectionClosed as error:
-                            sent = connection is not None and connection.sent
-                            if connection is not None and not lent:
-                                self._pool.give_back(connection)
-                                connection = None
-                            failures = failures or Pause(self._options.retries - tried)
-                            if (
-                                lent
-                                or not self._is_repeatable(error, sent, step)
-                                or not failures.left()
-                                or not _sleep(failures.next(), deadline)
-                            ):
-                                raise
-                    if tracker is not None and connection.epoch:
-                        tracker.prove(started)
-                    continue
-                if isinstance(step, Again):
-                    if step.renew and connection is not None and not lent:
-                        connection.close()
+                try:
+                    if isinstance(step, Again):
+                        if step.renew and connection is not None and not lent:
+                            connection.close()
+                            self._pool.give_back(connection)
+                            connection = None
+                        outcome = _sleep(step.delay, deadline)
+                    elif isinstance(step, Reservation):
+                        outcome = wait_for(self._need_cache(), step, deadline)
+                    elif step is BARRIER:
+                        outcome = self._need_tracker().barrier(connection, deadline)
+                    else:
+                        if connection is None:
+                            connection = self._pool.take(deadline)  # which hears
+                        if type(step) is list:
+                            outcome = self._exchange(connection, step, deadline, wait)
+                        elif step is ARM:
+                            outcome = self._need_tracker().arm(connection), connection.source
+                except ConnectionClosed as error:
+                    log(INFO, "connection", "lost: %s", error)
+                    batch = step if type(step) is list else ()
+                    sent = connection is not None and connection.sent
+                    if connection is not None and not lent:
                         self._pool.give_back(connection)
                         connection = None
-                    outcome = _sleep(step.delay, deadline)
-                    continue
-                assert tracker is not None
-                if step is BARRIER:
-                    outcome = tracker.barrier(connection, deadline)
-                elif isinstance(step, Reservation):
-                    outcome = wait_for(self._need_cache(), step, deadline)
+                    failures = failures or Pause(self._options.retries - tried)
+                    if (
+                        lent
+                        or not self._is_repeatable(error, sent, batch)
+                        or not failures.left()
+                        or not _sleep(failures.next(), deadline)
+                    ):
+                        raise
                 else:
-                    if connection is None:
-                        connection = self._pool.take(deadline)  # which hears
-                    if step is ARM:
-                        outcome = tracker.arm(connection), connection.source
+                    step = call.send(outcome)
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
         finally:
@@ -576,13 +577,36 @@ class Client(Calls):
             if connection is not None and not lent:
                 self._pool.give_back(connection)
 
+    def _exchange(
+        self,
+        connection: DataConnection,
+        batch: list[Sequence[Word]],
+        deadline: float | None,
+        wait: float,
+    ) -> list[Any]:
+        """Do a round trip; with inline tracking it proves what has been heard."""
+        if wait:
+            connection.waits = True  # before the look: `close` cuts it off
+            self._check_open()
+        if self._tracker is None or self.cache is None:
+            return connection.roundtrip(*batch, deadline=deadline, wait=wait)
+        started = self.cache.clock()
+        replies = connection.roundtrip(*batch, deadline=deadline, wait=wait)
+        if connection.epoch:
+            self._tracker.prove(started)
+        return replies
+
+    def _need_tracker(self) -> Tracker:
+        assert self._tracker is not None  # only calls of a cache ask for it
+        return self._tracker
+
     def _is_repeatable(
         self, error: ConnectionClosed, sent: bool, batch: Sequence[Sequence[Word]]
     ) -> bool:
         """Tell whether commands may be sent again: they never left, or they only read."""
         if isinstance(error, CommandTimeout | UnexpectedReply) or self._closed:
             return False
-        return not sent or all(is_read_only(to_words(command)) for command in batch)
+        return not sent or all(may_repeat(command) for command in batch)
 
     def _check_open(self) -> None:
         if self._closed:

@@ -10,11 +10,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ._cache import ALWAYS
+from ._cache import ALWAYS, Source
 from ._errors import TrackingRefused
 from ._handshake import track
 from ._listener import Channel, Listener
+from ._log import WARNING, log
 from ._tracking import FRESHNESS, Tracking
+
+# With these codes a server refuses for now what it allows at another time.
+_BUSY = ("BUSY", "LOADING", "MASTERDOWN", "OOM", "TRYAGAIN")
 
 # Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
 _LAST_WORD = 1.0
@@ -51,13 +55,13 @@ class Tracker:
         """Open the channel, or give up caching and say why in the cache's status."""
         try:
             self._tracking.check_protocol(first.protocol)
-            if self._listener is not None:
-                self._listener.start()
-            self.arm(first)
-        except (TrackingRefused, ValueError) as error:
+        except ValueError as error:
             self._give_up(str(error))
+        else:
+            self.arm(first)
 
     def _give_up(self, reason: str) -> None:
+        log(WARNING, "tracking", "not caching: %s", reason)
         self._refused = True
         self.stop(reason, "reconnect")
 
@@ -80,17 +84,26 @@ class Tracker:
             return connection.epoch
         channel = listener.channel
         if channel is None:
-            listener.start()  # does nothing, but in a forked child
+            try:
+                listener.start()  # does nothing while its thread runs
+            except TrackingRefused as error:
+                if _is_for_now(error):
+                    self._cache.close(str(error))
+                else:
+                    self._give_up(str(error))
+                return 0
             channel = listener.channel
         if channel is None:
             return 0
         if self._tracking.on_listener:
             connection.source = ALWAYS
             return channel.epoch
-        if connection.epoch == channel.epoch:
+        if connection.epoch == channel.epoch and connection.source.alive:
             return channel.epoch
         if not self._track(connection, channel):
             return 0
+        if not connection.source.alive:
+            connection.source = Source()  # what it reads from now on is tracked again
         connection.epoch = channel.epoch
         listener.watch(connection, connection.source)
         return channel.epoch
@@ -99,7 +112,7 @@ class Tracker:
         try:
             server = connection.converse(track(self._tracking, channel and channel.redirect))
         except TrackingRefused as error:
-            if self._is_final(channel):
+            if not _is_for_now(error) and self._is_final(channel):
                 self._give_up(str(error))
             return False
         if channel is not None:
@@ -165,3 +178,8 @@ class Tracker:
         """Leave the parent's listener to the parent; the next read starts one of our own."""
         if self._listener is not None:
             self._listener.after_fork()
+
+
+def _is_for_now(refusal: TrackingRefused) -> bool:
+    """Tell a server that is busy with something else from one that will never do it."""
+    return any(f": {code} " in str(refusal) for code in _BUSY)

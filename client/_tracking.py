@@ -7,16 +7,17 @@ set-ups that will never deliver anything.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable
-from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
 
+from ._frozen import Frozen
+
 INVALIDATE_CHANNEL = b"__redis__:invalidate"
 
-# A link that goes dead without a word is noticed PING_INTERVAL + PING_TIMEOUT seconds after the
-# last proof of life at the latest, and no entry is served beyond that.
+# A link that goes dead without a word, the listener's or a data connection's, is noticed
+# PING_INTERVAL + PING_TIMEOUT seconds after the last proof of life at the latest, and no entry is
+# served beyond that.
 PING_INTERVAL = 1.0
 PING_TIMEOUT = 1.5
 FRESHNESS = PING_INTERVAL + PING_TIMEOUT
@@ -47,12 +48,13 @@ class Pause:
 
     def next(self) -> float:
         """Give the pause before the next attempt."""
+        import random  # takes longer to import than a pause is needed by most
+
         delay, self._delay = self._delay, min(self._delay * 2, _LONGEST_DELAY)
         return delay * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, no secret
 
 
-@dataclass(frozen=True, slots=True, init=False)
-class Tracking:
+class Tracking(Frozen):
     """How the server is asked to keep this client's cache right.
 
     Attributes:
@@ -70,12 +72,14 @@ class Tracking:
             data connection (RESP3); None, the front end's default.
     """
 
-    bcast: bool = False
-    prefixes: tuple[bytes, ...] = ()
-    optin: bool = False
-    optout: bool = False
-    noloop: bool = False
-    listener: Literal["inline", "dedicated"] | None = None
+    __slots__ = ("bcast", "prefixes", "optin", "optout", "noloop", "listener")  # noqa: RUF023
+
+    bcast: bool
+    prefixes: tuple[bytes, ...]
+    optin: bool
+    optout: bool
+    noloop: bool
+    listener: Literal["inline", "dedicated"] | None
 
     def __init__(
         self,
@@ -92,7 +96,6 @@ class Tracking:
             ValueError: the combination makes no sense; the message says why.
             TypeError: `prefixes` is a single string, or holds something else than strings.
         """
-        assign = object.__setattr__  # the dataclass is frozen
         for name, value in {
             "bcast": bcast,
             "optin": optin,
@@ -101,11 +104,11 @@ class Tracking:
         }.items():
             if not isinstance(value, bool):
                 raise TypeError(f"{name} takes a bool, not {type(value).__name__}")
-            assign(self, name, value)
-        assign(self, "prefixes", _check_prefixes(prefixes))
+            self._set(name, value)
+        self._set("prefixes", _check_prefixes(prefixes))
         if listener not in (None, "inline", "dedicated"):
             raise ValueError(f'listener is "inline", "dedicated" or None, not {listener!r}')
-        assign(self, "listener", listener)
+        self._set("listener", listener)
         if self.prefixes and not bcast:
             raise ValueError("prefixes need bcast=True: the server takes PREFIX only with BCAST")
         if bcast and (optin or optout):

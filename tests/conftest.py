@@ -50,6 +50,22 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("binary", _binaries(), ids=ids, indirect=True)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let the live tests be run alone."""
+    parser.addoption("--live", action="store_true", help="run only the tests that use a server")
+
+
+_LIVE = frozenset(("server", "any_server", "private_server", "binary"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With --live, keep what asks for a server."""
+    if config.getoption("--live"):
+        kept = [item for item in items if _LIVE.intersection(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
+
+
 def pytest_report_header() -> list[str]:
     """Say what is tested: the working tree, or a package that was built from it."""
     specs = map(find_spec, ("resp", "client"))

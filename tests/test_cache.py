@@ -53,7 +53,7 @@ def test_what_was_filled_is_served(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 0, b"", False, 0.0])
-def test_falsy_values_are_hits(cache: Cache, value: Any) -> None:
+def test_others_fail_08_falsy_values_are_hits(cache: Cache, value: Any) -> None:
     keep(cache, b"k", value)
     assert cache.get(("GET", b"k")) is value
 
@@ -64,7 +64,7 @@ def test_empty_containers_are_hits(cache: Cache) -> None:
         assert cache.get(("GET", key)) == value
 
 
-def test_error_reply_is_never_stored_and_leaves_no_reservation(cache: Cache) -> None:
+def test_others_fail_02_error_reply_is_never_stored_and_leaves_no_reservation(cache: Cache) -> None:
     assert not keep(cache, b"k", ReplyError("WRONGTYPE of value"))
     assert cache.get(("GET", b"k")) is MISS
     assert keep(cache, b"k", b"v")
@@ -98,14 +98,14 @@ def test_entry_of_several_keys_goes_with_any_of_them(cache: Cache) -> None:
     assert cache.stats.bytes == 0
 
 
-def test_binary_keys_stay_apart(cache: Cache) -> None:
+def test_others_fail_05_binary_keys_stay_apart(cache: Cache) -> None:
     keep(cache, b"\xff", b"1")
     keep(cache, b"\xfe", b"2")
     cache.invalidate([b"\xff"])
     assert cache.get(("GET", b"\xfe")) == b"2"
 
 
-def test_key_invalidated_in_flight_is_not_stored(cache: Cache) -> None:
+def test_rule_22_key_invalidated_in_flight_is_not_stored(cache: Cache) -> None:
     reservation = cache.reserve("c", (b"k",), cache.epoch)
     assert reservation is not None
     cache.invalidate([b"k"])
@@ -113,14 +113,14 @@ def test_key_invalidated_in_flight_is_not_stored(cache: Cache) -> None:
     assert cache.get("c") is MISS
 
 
-def test_flush_in_flight_is_not_outlived(cache: Cache) -> None:
+def test_others_fail_03_flush_in_flight_is_not_outlived(cache: Cache) -> None:
     reservation = cache.reserve("c", (b"k",), cache.epoch)
     assert reservation is not None
     cache.invalidate(None)  # FLUSHALL
     assert not cache.fill(reservation, b"old")
 
 
-def test_channel_lost_in_flight_is_not_outlived(cache: Cache) -> None:
+def test_rule_23_channel_lost_in_flight_is_not_outlived(cache: Cache) -> None:
     reservation = cache.reserve("c", (b"k",), cache.epoch)
     assert reservation is not None
     cache.close("listener lost")
@@ -128,7 +128,7 @@ def test_channel_lost_in_flight_is_not_outlived(cache: Cache) -> None:
     assert not cache.fill(reservation, b"old")
 
 
-def test_token_is_unique(cache: Cache) -> None:
+def test_rule_22_token_is_unique(cache: Cache) -> None:
     first = cache.reserve("c", (b"k",), cache.epoch)
     assert first is not None
     cache.invalidate([b"k"])
@@ -139,7 +139,7 @@ def test_token_is_unique(cache: Cache) -> None:
     assert cache.get("c") == b"new"
 
 
-def test_older_epoch_can_not_reserve(cache: Cache) -> None:
+def test_rule_23_older_epoch_can_not_reserve(cache: Cache) -> None:
     old = cache.epoch
     cache.close("lost")
     assert cache.reserve("c", (b"k",), 0) is None
@@ -169,7 +169,7 @@ def test_closed_cache_serves_and_keeps_nothing(clock: Clock) -> None:
     assert cache.status == "off: why not"
 
 
-def test_entry_lives_no_longer_than_max_ttl_or_its_own(clock: Clock) -> None:
+def test_rule_38_entry_lives_no_longer_than_max_ttl_or_its_own(clock: Clock) -> None:
     cache = Cache(clock=clock, max_ttl=10)
     cache.open()
     keep(cache, b"long", b"v", ttl=99)
@@ -212,7 +212,7 @@ def test_nothing_is_served_beyond_the_proof_of_freshness(clock: Clock) -> None:
         {(b"frozen",): [b"v"]},
     ],
 )
-def test_callers_can_not_change_what_is_cached(cache: Cache, value: Any) -> None:
+def test_others_fail_07_callers_can_not_change_what_is_cached(cache: Cache, value: Any) -> None:
     pristine = repr(value)
     keep(cache, b"k", value)
     spoil(value)
@@ -250,7 +250,7 @@ def test_value_nested_too_deep_to_copy_is_not_kept(cache: Cache) -> None:
     st.integers(1, 8),
     st.integers(800, 6000),
 )
-def test_bounds_hold_at_all_times(
+def test_rule_38_bounds_hold_at_all_times(
     steps: list[tuple[int, bytes, bool, bool]], max_entries: int, max_bytes: int
 ) -> None:
     cache = Cache(max_entries=max_entries, max_bytes=max_bytes)
@@ -314,7 +314,7 @@ def test_keys_of_an_entry_count_towards_the_bytes() -> None:
     assert cache.stats.bytes > 10_000 * 90
 
 
-def test_value_too_big_for_its_share_is_not_kept() -> None:
+def test_rule_38_value_too_big_for_its_share_is_not_kept() -> None:
     cache = Cache(max_bytes=8000)
     cache.open()
     keep(cache, b"small", b"v")
@@ -341,7 +341,7 @@ def test_full_of_reservations_it_reserves_no_more() -> None:
     assert cache.reserve(3, (b"c",), cache.epoch) is None
 
 
-def test_invalidation_costs_its_own_keys_not_the_cache(cache: Cache) -> None:
+def test_others_fail_09_invalidation_costs_its_own_keys_not_the_cache(cache: Cache) -> None:
     looked_at: list[Any] = []
 
     class Counting(dict[Any, Any]):
@@ -452,7 +452,7 @@ def test_cache_belongs_to_one_client() -> None:
     cache.claim(Owner())
 
 
-def test_forked_child_starts_empty_even_if_the_lock_was_held(cache: Cache) -> None:
+def test_rule_35_forked_child_starts_empty_even_if_the_lock_was_held(cache: Cache) -> None:
     keep(cache, b"k", b"v")
     with cache._lock:
         cache.after_fork()
@@ -489,3 +489,71 @@ def test_many_threads_leave_it_consistent() -> None:
     assert errors == []
     cache.invalidate([b"%d" % number for number in range(80)])
     assert (len(cache), cache._index, cache.stats.bytes) == (0, {}, 0)
+
+
+def test_flush_frees_what_was_held_without_the_garbage_collector(cache: Cache) -> None:
+    class Value:
+        pass
+
+    values = [Value() for _ in range(10)]
+    gone = [weakref.ref(value) for value in values]
+    for number, value in enumerate(values):
+        keep(cache, b"%d" % number, value)
+    cache.get(("GET", b"0"))
+    del value, values
+    gc.disable()
+    try:
+        cache.invalidate(None)
+        assert [reference() for reference in gone] == [None] * 10
+    finally:
+        gc.enable()
+    assert cache.stats.hits == 1
+
+
+def test_rule_38_reservation_of_too_many_keys_is_dropped() -> None:
+    cache = Cache(max_bytes=100_000)
+    cache.open()
+    reservation = cache.reserve("report", (b"first",), cache.epoch)
+    assert reservation is not None
+    woken: list[bool] = []
+    cache.when_ended(reservation, lambda: woken.append(True))
+    extended = 0
+    while cache.extend(reservation, (b"%d" % extended,)):
+        extended += 1
+    assert 50 < extended < 200  # an eighth of the bytes
+    assert woken == [True]
+    assert cache.stats.reservations == 0
+    assert cache._index == {}
+    assert not cache.fill(reservation, b"v")
+    assert cache.stats.refused_by == {"too big": 1}
+
+
+def test_reservation_that_was_extended_depends_on_each_key_once(cache: Cache) -> None:
+    for victim in (b"a", b"b", b"c"):
+        reservation = cache.reserve("report", (b"a",), cache.epoch)
+        assert reservation is not None
+        assert cache.extend(reservation, (b"b", b"a"))
+        assert cache.extend(reservation, (b"c", b"b"))
+        assert cache.fill(reservation, b"v")
+        entry = cache.find("report")
+        assert entry is not None
+        assert entry.keys == (b"a", b"b", b"c")
+        cache.invalidate([victim])
+        assert cache.get("report") is MISS
+        assert cache._index == {}
+
+
+def test_drop_that_is_interrupted_leaves_no_entry_that_no_invalidation_finds(cache: Cache) -> None:
+    keep(cache, b"k", b"old")
+
+    class Interrupting(dict[Any, Any]):
+        def __delitem__(self, key: Any) -> None:
+            raise KeyboardInterrupt
+
+        def pop(self, key: Any, *default: Any) -> Any:
+            raise KeyboardInterrupt
+
+    cache._index = Interrupting(cache._index)
+    with pytest.raises(KeyboardInterrupt):
+        cache.invalidate([b"k"])
+    assert cache.get(("GET", b"k")) is MISS

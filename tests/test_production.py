@@ -486,3 +486,40 @@ def test_pubsub_refuses_what_makes_no_sense(
         db.pubsub(**arguments)
     with connect(any_server.url) as db, pytest.raises(TypeError, match="single one"):
         db.pubsub(channels="c")
+
+
+def test_repeated_call_has_one_deadline() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        if peer.command() is not None:
+            time.sleep(0.3)
+
+    with ScriptedServer(script) as server, connect(server.url, timeout=0.5) as db:
+        started = time.monotonic()
+        with pytest.raises((ConnectionClosed, TimeoutError)):
+            db.execute("GET", "k")
+        assert time.monotonic() - started < 0.8
+
+
+def test_cached_read_outlives_a_connection_that_is_lost_when_it_is_armed(
+    server: EmbeddedServer,
+    wire: Callable[[EmbeddedServer], Wire],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = wire(server)
+    other("SET", "k", "v")
+    killed: list[Any] = []
+    with connect(server.url, cache=True) as db:
+        assert db._tracker is not None
+        arm = db._tracker.arm
+
+        def arm_late(connection: Any) -> int:
+            if not killed:
+                killed.append(other("CLIENT", "KILL", "ID", connection.id))
+            return arm(connection)
+
+        held = db._pool.take()  # so that a fresh one has to be armed
+        monkeypatch.setattr(db._tracker, "arm", arm_late)
+        assert db.execute("GET", "k") == b"v"
+        db._pool.give_back(held)
+    assert killed == [1]

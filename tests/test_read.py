@@ -149,7 +149,9 @@ def test_recent_proof_is_enough_for_a_laxer_bound(server: client.EmbeddedServer)
         assert db.cached("GET", "k", max_stale=0.6) is None
         assert traced.frames == []
         assert db.cached("GET", "k", max_stale=0.4) is None
-        assert [frame[2] for frame in traced.frames] == [["PING"], b"PONG"]
+        # One round trip: whether the data connection lives, and the PING.
+        assert [way for _, way, _ in traced.frames] == ["sent"] * 3 + ["received"] * 3
+        assert [frame[2] for frame in traced.frames][2:] == [["PING"], b"OK", b"OK", b"PONG"]
 
 
 def test_proofs_are_shared(server: client.EmbeddedServer) -> None:
@@ -176,7 +178,7 @@ def test_max_stale_that_makes_no_sense(plain_reader: Reader, max_stale: Any) -> 
 
 
 @pytest.mark.parametrize("optin", [True, False])
-def test_server_ttl_ends_an_entry(
+def test_rule_11_server_ttl_ends_an_entry_and_keeps_its_tracking(
     server: client.EmbeddedServer, wire: Callable[[Any], Wire], optin: bool
 ) -> None:
     other = wire(server)
@@ -227,7 +229,7 @@ def test_server_ttl_of_a_partly_tracked_mget(
 # Losses that are dropped exactly.
 
 
-def test_lost_data_connection_drops_what_it_read_and_nothing_else(
+def test_rule_31_lost_data_connection_drops_what_it_read_and_nothing_else(
     server: client.EmbeddedServer, wire: Callable[[Any], Wire]
 ) -> None:
     other = wire(server)
@@ -259,7 +261,7 @@ def test_armed_connection_has_the_kernel_watch_for_silence(server: client.Embedd
         assert keep_alive == [1, 1, 2]
 
 
-def test_broken_redirect_is_noticed(
+def test_rule_32_connection_told_of_a_broken_redirect_is_armed_anew(
     server: client.EmbeddedServer, wire: Callable[[Any], Wire]
 ) -> None:
     """A RESP3 data connection is told when a tracked key changes and its target is gone."""
@@ -278,7 +280,7 @@ def test_broken_redirect_is_noticed(
         wait_until(lambda: db.execute("GET", "k") == b"new")
 
 
-def test_overflow_of_the_servers_table_is_an_invalidation(
+def test_rule_14_overflow_of_the_servers_table_is_an_invalidation(
     private_server: Any, wire: Callable[[Any], Wire]
 ) -> None:
     server = private_server(args=["--tracking-table-max-keys", "10"])
@@ -296,7 +298,7 @@ def test_overflow_of_the_servers_table_is_an_invalidation(
 
 
 @pytest.mark.parametrize("command", [("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", 0, 1)])
-def test_own_flush_and_swap_flush(plain_reader: Reader, command: tuple[Any, ...]) -> None:
+def test_rule_19_own_flush_and_swap_flush(plain_reader: Reader, command: tuple[Any, ...]) -> None:
     plain_reader.other("SET", "k", "v")
     assert plain_reader.read("GET", "k") == b"v"
     plain_reader.db.execute(*command)
@@ -384,6 +386,12 @@ def test_events_of_a_slow_reader_become_an_overflow() -> None:
         cache.invalidate([b"%d" % number])
     assert events.get(0) == (None, "overflow")
     assert events.get(0) is None
+    cache.invalidate([b"1", b"2"])
+    cache.invalidate([b"3", b"4"])  # it is the keys that take the room
+    assert events.get(0) == (None, "overflow")
+    assert events.get(0) is None
+    cache.invalidate([b"%d" % number for number in range(9)])  # alone it is as it came
+    assert events.get(0) == (tuple(b"%d" % number for number in range(9)), "changed")
     cache.invalidate([b"k"])
     assert next(events) == ((b"k",), "changed")
     events.close()

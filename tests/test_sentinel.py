@@ -77,7 +77,8 @@ def test_killed_primary_is_followed_by_the_next_and_nothing_old_is_served(servic
     old = service.primary
     with client.connect(**given(service), cache=True) as db:
         assert leads_to(db) == old.port
-        db.execute_many([("SET", "k", "old"), ("WAIT", 2, 1000)])
+        db.execute("SET", "k", "old")
+        service.replicate()
         assert [db.execute("GET", "k") for _ in range(2)] == [b"old"] * 2
         assert entries(db) == 1
         old.kill()
@@ -103,7 +104,8 @@ def test_idle_client_moves_without_a_call_and_though_its_sentinel_is_frozen(
     old = service.primary
     frozen, other, _ = service.sentinels
     with client.connect(**given(service, connect_timeout=1.5), cache=True) as db:
-        db.execute_many([("SET", "k", "old"), ("WAIT", 2, 1000)])
+        db.execute("SET", "k", "old")
+        service.replicate()
         db.execute("GET", "k")
         assert entries(db) == 1
         frozen.pause()
@@ -125,7 +127,8 @@ def test_frozen_primary_that_comes_back_is_not_listened_to(service: Service) -> 
     async def both() -> None:
         async with client.connect_async(**given(service), cache=True) as adb:
             with client.connect(**given(service), cache=True) as db:
-                db.execute_many([("SET", "k", "old"), ("SET", "w", "old"), ("WAIT", 2, 1000)])
+                db.execute("MSET", "k", "old", "w", "old")
+                await asyncio.to_thread(service.replicate)
                 assert db.execute("GET", "k") == await adb.execute("GET", "k") == b"old"
                 assert entries(db) == entries(adb) == 1
                 await asyncio.to_thread(split, db, asyncio.get_running_loop(), adb)
@@ -162,7 +165,7 @@ def test_asyncio_client_follows_and_repeats_reads(service: Service) -> None:
         old = service.primary
         async with client.connect_async(**given(service), cache=True) as db:
             await db.execute("SET", "k", "old")
-            await db.execute("WAIT", 2, 1000)
+            await asyncio.to_thread(service.replicate)
             assert await db.execute("GET", "k") == b"old"
             assert entries(db) == 1
             await asyncio.to_thread(ask, service.sentinels[1], "SENTINEL", "FAILOVER", service.name)

@@ -45,7 +45,9 @@ def test_redirect_on_the_wire() -> None:
         ({"listener": "both"}, 'listener is "inline"'),
     ],
 )
-def test_what_the_server_refuses_is_refused_here(options: dict[str, Any], reason: str) -> None:
+def test_rule_04_what_the_server_refuses_is_refused_here(
+    options: dict[str, Any], reason: str
+) -> None:
     with pytest.raises(ValueError, match=reason):
         Tracking(**options)
 
@@ -56,7 +58,7 @@ def test_wrong_types_are_refused(options: dict[str, Any]) -> None:
         Tracking(**options)
 
 
-def test_inline_in_resp2_is_refused_because_the_server_would_be_mute() -> None:
+def test_rule_02_inline_in_resp2_is_refused_because_the_server_would_be_mute() -> None:
     with pytest.raises(ValueError, match="never sends"):
         Tracking(listener="inline").check_protocol(2)
     Tracking(listener="inline").check_protocol(3)
@@ -64,7 +66,7 @@ def test_inline_in_resp2_is_refused_because_the_server_would_be_mute() -> None:
 
 
 @given(st.lists(st.binary(max_size=3), min_size=1, max_size=5))
-def test_prefixes_are_refused_exactly_if_two_overlap(prefixes: list[bytes]) -> None:
+def test_rule_05_prefixes_are_refused_exactly_if_two_overlap(prefixes: list[bytes]) -> None:
     overlap = any(
         one.startswith(other)
         for i, one in enumerate(prefixes)
@@ -102,5 +104,7 @@ def test_prefixes_cover_only_what_lies_under_them() -> None:
         ([b"invalidate", [b"k", 3]], None),
     ],
 )
-def test_announcement_names_keys_or_all(push: list[Any], keys: tuple[bytes, ...] | None) -> None:
+def test_rule_29_announcement_names_keys_or_all(
+    push: list[Any], keys: tuple[bytes, ...] | None
+) -> None:
     assert announced_keys(Push(push)) == keys
