@@ -17,10 +17,9 @@ from copy import copy
 from typing import Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
-from ._connection import notice_silence, reason, server_hostname, tls_context, tls_refused
+from ._connection import not_connected, notice_silence, server_hostname, tls_context, tls_refused
 from ._errors import (
     CommandTimeout,
-    ConnectError,
     ConnectionClosed,
     ConnectTimeout,
     UnexpectedReply,
@@ -587,7 +586,7 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
                 f"{options.address} did not accept a connection within {options.connect_timeout} s"
             ) from None
         except OSError as error:
-            raise ConnectError(f"can't connect to {options.address}: {reason(error)}") from error
+            raise not_connected(options, error) from error
         link.greeting = await link.converse(handshake(options))
         return link.greeting
     except BaseException as error:

@@ -199,7 +199,7 @@ class Options:
             raise ValueError(f"ssl_ca_certs can't be used: {_why(error)}") from None
         if self.ssl_certfile is not None:
             try:
-                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, _no_passphrase)
             except OSError as error:
                 raise ValueError(
                     f"ssl_certfile or ssl_keyfile can't be used: {_why(error)}"
@@ -277,6 +277,13 @@ class Options:
 def show_address(host: str, port: int) -> str:
     """Give `host:port`, with the brackets that an IPv6 address needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _no_passphrase() -> str:
+    """Stand in for OpenSSL's own question, which would wait at a terminal."""
+    raise ValueError(
+        "the key of ssl_certfile or ssl_keyfile has a passphrase: load it into an SSLContext"
+    )
 
 
 def _why(error: OSError) -> str:
