@@ -8,6 +8,7 @@ any of its parts.
 from __future__ import annotations
 
 from codecs import lookup
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -214,7 +215,11 @@ class Options:
         """
         if self.credentials is None:
             return self
-        return self.with_credentials(self.credentials())
+        given = self.credentials()
+        if isinstance(given, Coroutine):
+            given.close()
+            raise TypeError("only connect_async takes a coroutine function for credentials")
+        return self.with_credentials(given)
 
     def with_credentials(self, given: object) -> Self:
         """Give these options with what a credentials function returned."""

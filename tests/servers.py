@@ -216,7 +216,8 @@ class TlsServer:
         cls, binary: Binary, stack: ExitStack, papers: tuple[str, str], ca: str
     ) -> TlsServer | None:
         """Start one; None if this binary is built without TLS."""
-        from client._embedded import EmbeddedServerError, _free_port
+        from client._embedded import _free_port
+        from client._errors import EmbeddedServerError
 
         port = _free_port()
         chain, key = papers
