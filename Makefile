@@ -10,11 +10,13 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 # Empty, it installs what a user would get: the built package, not the working tree.
 EDITABLE ?= --editable
+# What is installed: this tree, or one of dist/*.whl.
+PACKAGE ?= .
 # Further arguments of the program or of pytest: make test ARGS="-k embedded"
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-cache fuzz clean
+.PHONY: help demo test lint bench bench-cache fuzz debug sanitize fallbacks dist clean
 
 help: ## List what there is
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -44,6 +46,45 @@ SECONDS ?= 60
 fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for SECONDS
 	@$(VENV)/bin/python -m fuzz --seconds $(SECONDS) $(ARGS)
 
+# The codec's tests on a build of the extension that watches itself. It lies beside the usual one,
+# and is found first; the tests' folder is on the path, this one is not.
+CODEC_TESTS = $(wildcard tests/test_encoder.py tests/test_hiredis.py tests/test_memory.py \
+	tests/test_par*.py tests/test_reentry.py tests/test_types.py tests/test_window.py)
+SANITIZERS = -fsanitize=address,undefined -fno-sanitize-recover=undefined
+# Python itself was not built with it: the library must come first. Python's own memory goes to
+# malloc, or a freed object would look alive. Leaks are told by tests/test_memory.py: here the
+# interpreter's would hide them. A huge allocation must fail, not end the process.
+SANITIZED = LD_PRELOAD="$$($${CC:-cc} -print-file-name=libasan.so)" PYTHONMALLOC=malloc \
+	ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1
+define build_beside
+@rm -rf build/$@
+@echo 'Building the extension into build/$@ ...'
+@RESP_EXTENSION=yes $(1) $(VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+	--no-deps --no-cache-dir --target build/$@ .
+endef
+
+debug: $(VENV)/.installed-test ## Run the codec's tests with assertions and counted references
+	$(call build_beside,RESP_DEBUG=2)
+	@$(VENV)/bin/python -m pip --disable-pip-version-check install --quiet 'cython>=3.1'
+	@PYTHONPATH=build/$@ $(VENV)/bin/pytest $(CODEC_TESTS) $(ARGS)
+
+sanitize: $(VENV)/.installed-test ## Run the codec's tests, and SECONDS of fuzzing, under ASan and UBSan
+	$(call build_beside,RESP_DEBUG=1 CFLAGS="$(SANITIZERS)" LDFLAGS="$(SANITIZERS)")
+	@$(SANITIZED) PYTHONPATH=build/$@ $(VENV)/bin/pytest $(CODEC_TESTS) \
+		--deselect tests/test_memory.py::test_a_million_replies_leave_nothing $(ARGS)
+	@$(SANITIZED) PYTHONPATH=build/$@:. $(VENV)/bin/python -P -m fuzz --seconds $(SECONDS)
+
+# What other machines and builds of Python compile instead.
+fallbacks: $(VENV)/.installed-test ## Run the codec's tests on the code of free-threaded builds and the like
+	$(call build_beside,CFLAGS="-DRESP_LIST_FIELDS=0 -DRESP_BYTES_FIELDS=0 \
+		-DRESP_FREE_THREADED=1 -U__SIZEOF_INT128__")
+	@PYTHONPATH=build/$@ $(VENV)/bin/pytest $(CODEC_TESTS) $(ARGS)
+
+# Which Pythons to build wheels for: make dist PYTHONS="python3.11 python3.13"; all that are found.
+PYTHONS ?=
+dist: $(VENV)/.installed-dist ## Build the sdist and a wheel for each Python, and try them
+	@$(VENV)/bin/python scripts/make_dist.py $(PYTHONS)
+
 clean: ## Remove all that the other targets made
 	@rm -rf .venv build dist .benchmarks .hypothesis *.egg-info .[a-z]*_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -65,5 +106,5 @@ $(VENV)/.installed-%: pyproject.toml | $(VENV)/bin/python
 	@echo 'Installing resp-client[$*] into $(VENV) ...'
 	@pip='$(VENV)/bin/python -m pip'; \
 	$$pip --version >/dev/null 2>&1 || pip='$(PYTHON) -m pip --python $(VENV)/bin/python'; \
-	$$pip --disable-pip-version-check install --quiet $(EDITABLE) '.[$*]'
+	$$pip --disable-pip-version-check install --quiet $(EDITABLE) '$(PACKAGE)[$*]'
 	@touch $@

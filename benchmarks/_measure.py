@@ -33,6 +33,7 @@ class Row:
     runs: dict[str, Run]
     keep: bool = False
     settle: bool = False  # whether each run has one before it that is not timed
+    own_chunks: bool = False  # whether the workload says what a chunk is, not the variant
     seconds: dict[str, list[float]] = field(default_factory=dict)
 
     def stats(self, name: str) -> Any:
@@ -86,7 +87,8 @@ def parsing_row(
             raise AssertionError(f"{implementation.name} returned {found}")
         runs[implementation.name] = run
     must, keep, settle = variant.must(workload), variant.keep, workload.settle
-    return Row(variant.name, workload.name, count, must, runs, keep, settle)
+    own_chunks = workload.chunk is not None
+    return Row(variant.name, workload.name, count, must, runs, keep, settle, own_chunks)
 
 
 def packing_row(workload: Packing, implementations: Sequence[Implementation]) -> Row:
@@ -106,15 +108,24 @@ def packing_row(workload: Packing, implementations: Sequence[Implementation]) ->
 
 
 def measure(row: Row, rounds: int, *, enough: float = float("inf")) -> None:
-    """Add rounds to a row; to none of an implementation that has taken `enough` seconds for it."""
+    """Add rounds to a row; to none of an implementation that has taken `enough` seconds of them."""
     measured = list(row.runs)
-    chance = random.Random(len(row.seconds))
-    for _ in range(rounds):
-        # Whoever runs before leaves the allocator and the caches in a state: not always the same.
-        chance.shuffle(measured)
-        for name in measured:
-            if sum(row.seconds.get(name, ())) > enough:
-                continue
-            if row.settle:
-                once(row.runs[name], keep=row.keep)
-            row.seconds.setdefault(name, []).append(once(row.runs[name], keep=row.keep))
+    taken = dict.fromkeys(measured, 0.0)
+    chance = random.Random(sum(map(len, row.seconds.values())))
+    # What was there before is none of the collector's business: half the time would go into it.
+    gc.collect()
+    gc.freeze()
+    try:
+        for _ in range(rounds):
+            # Whoever ran before leaves the allocator and the caches in some state: not always one.
+            chance.shuffle(measured)
+            for name in measured:
+                if taken[name] > enough:
+                    continue
+                if row.settle:
+                    once(row.runs[name], keep=row.keep)
+                seconds = once(row.runs[name], keep=row.keep)
+                row.seconds.setdefault(name, []).append(seconds)
+                taken[name] += seconds
+    finally:
+        gc.unfreeze()

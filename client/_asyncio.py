@@ -110,10 +110,10 @@ def connect_async(
     retries: int | None = None,
     max_idle: float | None = None,
     max_age: float | None = None,
+    metrics: Metrics | None = None,
     replica: bool | None = None,
     sentinel_username: str | None = None,
     sentinel_password: str | None = None,
-    metrics: Metrics | None = None,
     trace: Trace | None = None,
 ) -> Connecting:
     """Connect to a server and give a client for the tasks of this event loop.
@@ -155,10 +155,10 @@ def connect_async(
         retries=retries,
         max_idle=max_idle,
         max_age=max_age,
+        metrics=metrics,
         replica=replica,
         sentinel_username=sentinel_username,
         sentinel_password=sentinel_password,
-        metrics=metrics,
     )
     return Connecting(AsyncClient(options, cache, tracking, max_aside=max_connections, trace=trace))
 

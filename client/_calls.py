@@ -181,8 +181,7 @@ class Calls:
         if not any(is_script(to_words(command)) for command in commands):
             return
         assert self.cache is not None
-        if self._hear and not self._tracking.noloop:
-            return  # the announcements will be read before the next hit
+        # Inline too: what is pushed behind the reply may arrive after it.
         if self._tracking.noloop or not (yield BARRIER):
             self.cache.flush("own write")
 

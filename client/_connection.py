@@ -57,6 +57,8 @@ class Connection:
         options: where to and as whom.
         name: what `trace` is told.
         trace: called as `trace(name, "sent" or "received", frame)`; credentials are struck out.
+        deadline: of the call that needs it, a time of `time.monotonic()`; None is
+            `options.timeout` for each step of the handshake.
 
     Attributes:
         id: the server's CLIENT ID of this connection, or None where it would not tell.
@@ -77,17 +79,18 @@ class Connection:
         *,
         name: str = "connection",
         trace: Trace | None = None,
+        deadline: float | None = None,
     ) -> None:
         self._name = name
         self._trace = trace
         if options.sentinels:
             from ._follower import connect_found
 
-            connect_found(self, options)
+            connect_found(self, options, deadline)
         else:
-            self.open(options)
+            self.open(options, deadline)
 
-    def open(self, options: Options) -> None:
+    def open(self, options: Options, deadline: float | None = None) -> None:
         """Connect and shake hands. For its maker alone; what was open before must be closed."""
         self.options = options = options.resolved()
         self.closed = False
@@ -119,7 +122,7 @@ class Connection:
         self._either = select.poll()
         self._either.register(self._socket, select.POLLIN | select.POLLOUT)
         try:
-            greeting = self.converse(handshake(options))
+            greeting = self.converse(handshake(options), deadline)
         except BaseException as error:
             self.close()
             if options.ssl and type(error) is ConnectionClosed:
@@ -214,12 +217,12 @@ class Connection:
             self.close()
             raise ConnectionClosed(f"{self.options.address} takes no more bytes")
 
-    def converse(self, conversation: Conversation[T]) -> T:
-        """Carry a conversation on to its end and give its result."""
+    def converse(self, conversation: Conversation[T], deadline: float | None = None) -> T:
+        """Carry a conversation on to its end and give its result; `deadline` as of `roundtrip`."""
         try:
             batch = next(conversation)
             while True:
-                batch = conversation.send(self.roundtrip(*batch))
+                batch = conversation.send(self.roundtrip(*batch, deadline=deadline))
         except StopIteration as end:
             return end.value  # type: ignore[no-any-return]
 

@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 _ATTEMPTS = 3
 
 
-def connect_found(connection: Connection, options: Options) -> None:
+def connect_found(connection: Connection, options: Options, deadline: float | None = None) -> None:
     """Open a connection to the server that the sentinels of its options lead to.
+
+    `deadline` is a time of `time.monotonic()` for each step, or None for `options.timeout`.
 
     Raises:
         ConnectError: they lead to none.
@@ -39,7 +41,7 @@ def connect_found(connection: Connection, options: Options) -> None:
                 while True:
                     try:
                         if step.keep:
-                            outcome = _open(connection, step)
+                            outcome = _open(connection, step, deadline)
                         else:
                             outcome = _visit(step, finder.trace)
                     except Exception as error:  # noqa: BLE001 - the search judges it
@@ -55,8 +57,8 @@ def connect_found(connection: Connection, options: Options) -> None:
     raise ConnectError(f"{options.address} moved {_ATTEMPTS} times while it was connected to")
 
 
-def _open(connection: Connection, step: Visit) -> Any:
-    connection.open(step.options)
+def _open(connection: Connection, step: Visit, deadline: float | None) -> Any:
+    connection.open(step.options, deadline)
     try:
         return connection.converse(step.conversation(connection.server))
     except BaseException:

@@ -64,13 +64,13 @@ class Options:
         retries: how often a call is tried again where that is safe, see `connect`.
         max_idle: seconds after which an unused connection is not used again; None for no end.
         max_age: seconds after which a connection is replaced when it is idle; None for no end.
+        metrics: told of every round trip, or None.
         sentinels: the `(host, port)` of each sentinel to ask for the server, instead of `host`
             and `port`; `ssl` is for them too.
         service: what the sentinels call the primary and its replicas ("mymaster").
         replica: whether one of the replicas is wanted instead of the primary.
         sentinel_username, sentinel_password: credentials for the sentinels themselves.
         finder: what a client's connections share that the sentinels lead; the client sets it.
-        metrics: told of every round trip, or None.
     """
 
     host: str = "localhost"
@@ -96,13 +96,13 @@ class Options:
     retries: int = 3
     max_idle: float | None = None
     max_age: float | None = None
+    metrics: Metrics | None = field(default=None, repr=False, compare=False)
     sentinels: tuple[tuple[str, int], ...] = ()
     service: str | None = None
     replica: bool = False
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
     finder: Finder[Any] | None = field(default=None, repr=False, compare=False)
-    metrics: Metrics | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         """Refuse what makes no sense.
@@ -249,7 +249,7 @@ class Options:
             ValueError: the URL or an option makes no sense.
             TypeError: a keyword is unknown or of the wrong type.
         """
-        known = {f.name for f in fields(cls)} - {"finder"}
+        known = {f.name for f in fields(cls) if f.name != "finder"}
         unknown = sorted(set(keywords) - known)
         if unknown:
             raise TypeError(

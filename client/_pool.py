@@ -39,12 +39,18 @@ class DataConnection(Connection):
         born, idle_since: by `time.monotonic()`, when it was made and last given back.
     """
 
-    def __init__(self, options: Options, cache: Cache | None, trace: Trace | None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        cache: Cache | None,
+        trace: Trace | None,
+        deadline: float | None = None,
+    ) -> None:
         self.epoch = 0
         self.source = Source()
         self.born = self.idle_since = time.monotonic()
         self._cache = cache
-        super().__init__(options, name="data", trace=trace)
+        super().__init__(options, name="data", trace=trace, deadline=deadline)
 
     def take_push(self, push: Push) -> None:
         if self._cache is None:
@@ -155,7 +161,7 @@ class Pool:
                 self._waiting -= 1
         connection = None
         try:
-            connection = DataConnection(self._options, self._cache, self._trace)
+            connection = DataConnection(self._options, self._cache, self._trace, deadline)
             self._all.add(connection)
             return connection
         except BaseException:

@@ -82,10 +82,10 @@ def connect(
     retries: int | None = None,
     max_idle: float | None = None,
     max_age: float | None = None,
+    metrics: Metrics | None = None,
     replica: bool | None = None,
     sentinel_username: str | None = None,
     sentinel_password: str | None = None,
-    metrics: Metrics | None = None,
     trace: Trace | None = None,
 ) -> Client:
     """Connect to a server and give a thread-safe client.
@@ -116,10 +116,10 @@ def connect(
             READONLY, MASTERDOWN). Never a write that may have run, nor a part of a pipeline.
         max_idle: seconds after which an unused connection is not used again.
         max_age: seconds after which a connection is replaced once it is idle.
+        metrics: a `Metrics` that is told of every round trip.
         replica: with sentinels, True for a client of one of the replicas, to read from.
         sentinel_username, sentinel_password: credentials for the sentinels themselves; the URL's
             are for the server.
-        metrics: a `Metrics` that is told of every round trip.
         trace: told of every frame: `trace(connection, "sent" or "received", frame)`.
 
     Raises:
@@ -150,10 +150,10 @@ def connect(
         retries=retries,
         max_idle=max_idle,
         max_age=max_age,
+        metrics=metrics,
         replica=replica,
         sentinel_username=sentinel_username,
         sentinel_password=sentinel_password,
-        metrics=metrics,
     )
     return Client(options, cache, tracking, max_connections=max_connections, trace=trace)
 
@@ -543,6 +543,10 @@ class Client(Calls):
                             connection = None
                         outcome = _sleep(step.delay, deadline)
                     elif isinstance(step, Reservation):
+                        if connection is not None and not lent:
+                            # Whoever fetches may need it: inline, there is no other.
+                            self._pool.give_back(connection)
+                            connection = None
                         outcome = wait_for(self._need_cache(), step, deadline)
                     elif step is BARRIER:
                         outcome = self._need_tracker().barrier(connection, deadline)
@@ -552,7 +556,8 @@ class Client(Calls):
                         if type(step) is list:
                             outcome = self._exchange(connection, step, deadline, wait)
                         elif step is ARM:
-                            outcome = self._need_tracker().arm(connection), connection.source
+                            epoch = self._need_tracker().arm(connection, deadline)
+                            outcome = epoch, connection.source
                 except ConnectionClosed as error:
                     log(INFO, "connection", "lost: %s", error)
                     batch = step if type(step) is list else ()

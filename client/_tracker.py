@@ -65,8 +65,11 @@ class Tracker:
         self._refused = True
         self.stop(reason, "reconnect")
 
-    def arm(self, connection: DataConnection) -> int:
-        """Have the server announce what this connection reads; give the channel's epoch or 0."""
+    def arm(self, connection: DataConnection, deadline: float | None = None) -> int:
+        """Have the server announce what this connection reads; give the channel's epoch or 0.
+
+        `deadline` is a time of `time.monotonic()`, or None.
+        """
         if self._refused:
             return 0
         listener = self._listener
@@ -79,7 +82,7 @@ class Tracker:
                 except ValueError as error:
                     self._cache.close(str(error))
                     return 0
-                if self._track(connection, None):
+                if self._track(connection, None, deadline):
                     connection.epoch = self._cache.open(FRESHNESS, started)
             return connection.epoch
         channel = listener.channel
@@ -100,7 +103,7 @@ class Tracker:
             return channel.epoch
         if connection.epoch == channel.epoch and connection.source.alive:
             return channel.epoch
-        if not self._track(connection, channel):
+        if not self._track(connection, channel, deadline):
             return 0
         if not connection.source.alive:
             connection.source = Source()  # what it reads from now on is tracked again
@@ -108,9 +111,12 @@ class Tracker:
         listener.watch(connection, connection.source)
         return channel.epoch
 
-    def _track(self, connection: DataConnection, channel: Channel | None) -> bool:
+    def _track(
+        self, connection: DataConnection, channel: Channel | None, deadline: float | None
+    ) -> bool:
         try:
-            server = connection.converse(track(self._tracking, channel and channel.redirect))
+            conversation = track(self._tracking, channel and channel.redirect)
+            server = connection.converse(conversation, deadline)
         except TrackingRefused as error:
             if not _is_for_now(error) and self._is_final(channel):
                 self._give_up(str(error))

@@ -102,9 +102,11 @@ class Parser:
         )
         self._decode = None if encoding is None else decoder(encoding, errors)
         self._error: ProtocolError | None = None
-        # Whether a reply may pass by the grammar; small limits are checked there.
+        # Whether a reply may pass by the grammar, where small limits are checked, and by feed(),
+        # which a subclass may want to see all bytes.
         self._direct = (
-            max_line >= LEAST_LINE
+            type(self).feed is Parser.feed
+            and max_line >= LEAST_LINE
             and max_bulk >= LEAST_BULK
             and max_elements >= LEAST_ELEMENTS
             and max_depth > 0
@@ -155,7 +157,7 @@ class Parser:
         """Yield what is complete, as `feed_all()` returns it, until bytes run out."""
         while True:
             try:
-                value = self.parse()
+                value = Parser.parse(self)  # as everywhere, not what a subclass made of it
             except UnicodeError as error:
                 value = error.with_traceback(None)
             if value is NEED_DATA:

@@ -133,7 +133,8 @@ class Attributed:
     """A value and the attributes (`|`) that stood before it, where the parser keeps them.
 
     `value, attributes = attributed` takes it apart. `attributes` is a dict; as a key or a member
-    of a set both sides come frozen, so the attributes are a tuple of pairs there.
+    of a set both sides come frozen, so the attributes are a tuple of pairs there; so do those of a
+    push that stands in such a place, since what they belong to is only known behind them.
     """
 
     __slots__ = ("attributes", "value")

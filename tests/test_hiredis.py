@@ -463,11 +463,56 @@ def test_any_stream_that_both_take_has_the_same_replies() -> None:
     assert compared > 500
 
 
+# docs/hiredis.md, "Where it differs", bytes, what hiredis-py makes of them, and what we do.
+# A class is an error that is raised. Where a row is wrong, so is the table.
+PUSH = hiredis.PushNotification([2])
+DIFFERENCES: list[tuple[bytes, list[Any], list[Any]]] = [
+    (b"%1\r\n*1\r\n:1\r\n:2\r\n", [TypeError], [{(1,): 2}]),
+    (b"%1\r\n%1\r\n:0\r\n:1\r\n:2\r\n", [TypeError], [{((0, 1),): 2}]),
+    (b"%1\r\n~1\r\n:1\r\n:2\r\n", [TypeError], [{(1,): 2}]),
+    (b"$1\r\naXY+b\r\n", [b"a", b"b"], ["refused"]),
+    (b":+7\r\n", ["refused"], [7]),
+    (b":007\r\n", ["refused"], [7]),
+    (b":-0\r\n", ["refused"], [0]),
+    (b"(+7\r\n", ["refused"], [b"+7"]),
+    (b",+1\r\n", ["refused"], [1.0]),
+    (b",nan(ind)\r\n", ["refused"], [float("nan")]),
+    (b"#T\r\n", [True], ["refused"]),
+    (b",.5\r\n", [0.5], ["refused"]),
+    (b",5.\r\n", [5.0], ["refused"]),
+    (b"(-\r\n", [b"-"], ["refused"]),
+    (b"%-1\r\n", [None], ["refused"]),
+    (b">-1\r\n", [None], ["refused"]),
+    (b"=-1\r\n", [None], ["refused"]),
+    (b"!5\r\nERR a\r\n", ["refused"], [hiredis.ReplyError("ERR a")]),
+    (b"$?\r\n;1\r\na\r\n;0\r\n", ["refused"], [b"a"]),
+    (b"*?\r\n:1\r\n.\r\n", ["refused"], [[1]]),
+    (b"%?\r\n:1\r\n:2\r\n.\r\n", ["refused"], [{1: 2}]),
+    (b"~?\r\n:1\r\n.\r\n", ["refused"], [[1]]),
+    (b"|1\r\n:1\r\n:2\r\n:3\r\n", [[1, 2], 3], [3]),
+    (b"*2\r\n:1\r\n>1\r\n:2\r\n:3\r\n", [[1, PUSH], 3], [PUSH, [1, 3]]),
+]
+
+
+@pytest.mark.parametrize(("data", "theirs", "ours"), DIFFERENCES, ids=repr)
+def test_differences_are_those_documented(data: bytes, theirs: list[Any], ours: list[Any]) -> None:
+    original = pytest.importorskip("hiredis", exc_type=ImportError)
+    for module, expected in ((original, theirs), (hiredis, ours)):
+        if TypeError in expected:
+            with pytest.raises(TypeError):
+                outcome(module, [data], [True], None)
+            continue
+        found = outcome(module, [data], [True], None)
+        assert found == [each if each == "refused" else exact(each) for each in expected]
+
+
 def test_own_tests_of_hiredis_pass_but_for_those_documented(tmp_path: Path) -> None:
     folder = os.environ.get("HIREDIS_TESTS")
     if not folder:
         pytest.skip("HIREDIS_TESTS names no folder with the tests of hiredis-py's sdist")
-    for path in Path(folder).glob("test_*.py"):
+    sources = [*Path(folder).glob("test_*.py")]
+    assert sources, f"HIREDIS_TESTS={folder} has no test_*.py: it is the folder tests of the sdist"
+    for path in sources:
         source = path.read_text().replace("import hiredis", "from resp import hiredis")
         tmp_path.joinpath(path.name).write_text(source)
     documented = ("test_dict_with_unhashable_key",)

@@ -168,15 +168,17 @@ from resp import _speedups as codec
 wire = bytes.fromhex(sys.argv[1])
 outcomes = set()
 for options in ({}, {"encoding": "utf-8", "attributes": True}):
+    expected = list(map(repr, codec.Parser(**options).feed_all(wire)))
     for chunk in (len(wire), 7):
+        parts = [wire[at : at + chunk] for at in range(0, len(wire), chunk)]
         for fail in range(1500):
             parser = codec.Parser(**options)
-            parts = [wire[at : at + chunk] for at in range(0, len(wire), chunk)]
+            values = []
             try:
                 # The allocation after so many fails, and that one only.
                 _testcapi.set_nomemory(fail, fail + 1)
                 for part in parts:
-                    parser.feed_all(part)
+                    values.append(parser.feed_all(part))
                 _testcapi.remove_mem_hooks()
             except Exception as error:
                 _testcapi.remove_mem_hooks()
@@ -186,10 +188,25 @@ for options in ({}, {"encoding": "utf-8", "attributes": True}):
             else:
                 outcomes.add("done")
             try:
-                parser.feed_all(b"+OK\\r\\n")
+                values.append(parser.feed_all(b""))
+                values.append(parser.feed_all(b""))
             except codec.ProtocolError:
                 outcomes.add("spent")
+            # No reply is lost in silence.
+            seen = [repr(value) for some in values for value in some]
+            assert seen == expected[: len(seen)], (options, chunk, fail)
             del parser
+    # A new beginning that fails half-way: with the old options or the new ones, nothing between.
+    for fail in range(60):
+        parser = codec.Parser(encoding="".join(["latin", "-", "1"]))
+        try:
+            _testcapi.set_nomemory(fail, fail + 1)
+            parser.__init__(encoding="".join(["koi8", "-", "r"]))
+            _testcapi.remove_mem_hooks()
+        except MemoryError:
+            _testcapi.remove_mem_hooks()
+        [reply, push] = parser.feed_all(b"+\\xe4\\r\\n>1\\r\\n+\\xe4\\r\\n")
+        assert reply in ("\\xe4", "\\u0414") and push == [reply], (fail, reply, push)
     for fail in range(60):
         try:
             _testcapi.set_nomemory(fail, fail + 1)

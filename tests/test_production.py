@@ -513,10 +513,10 @@ def test_cached_read_outlives_a_connection_that_is_lost_when_it_is_armed(
         assert db._tracker is not None
         arm = db._tracker.arm
 
-        def arm_late(connection: Any) -> int:
+        def arm_late(connection: Any, *rest: Any) -> int:
             if not killed:
                 killed.append(other("CLIENT", "KILL", "ID", connection.id))
-            return arm(connection)
+            return arm(connection, *rest)
 
         held = db._pool.take()  # so that a fresh one has to be armed
         monkeypatch.setattr(db._tracker, "arm", arm_late)

@@ -236,6 +236,22 @@ VALUES = {
         [Attributed(Attributed(Push([b"a"]), {1: 2}), {}), [3]],
         KEEP,
     ),
+    # They are read before it is known that no key, no member follows.
+    "attributes of a push before a key come frozen": Row(
+        b"%1\r\n|1\r\n:1\r\n*1\r\n:2\r\n>1\r\n*1\r\n+a\r\n:3\r\n:4\r\n",
+        [Attributed(Push([[b"a"]]), ((1, (2,)),)), {3: 4}],
+        KEEP,
+    ),
+    "attributes of a push before a member come frozen": Row(
+        b"~1\r\n|1\r\n+a\r\n%0\r\n>1\r\n+b\r\n:3\r\n",
+        [Attributed(Push([b"b"]), ((b"a", ()),)), {3}],
+        KEEP,
+    ),
+    "attributes of a push before a value": Row(
+        b"%1\r\n:3\r\n|1\r\n:1\r\n*1\r\n:2\r\n>1\r\n+a\r\n:4\r\n",
+        [Attributed(Push([b"a"]), {1: [2]}), {3: 4}],
+        KEEP,
+    ),
     "invalidation": Row(
         b">2\r\n$10\r\ninvalidate\r\n*1\r\n$3\r\nfoo\r\n", [Push([b"invalidate", [b"foo"]])]
     ),
@@ -522,6 +538,8 @@ ERRORS = {
         b"$?\r\n;1\r\na\r\n>1\r\n", "a chunk of the streamed string", 'b">"', 11
     ),
     "bulk for a chunk": refused(b"$?\r\n$1\r\n", "a chunk of the streamed string", 'b"$"', 4),
+    "empty line for a chunk": refused(b"$?\r\n\r\n", TYPE, r'b"\r"', 4),
+    "lone LF for a whole chunk": refused(b"$?\r\n\n", TYPE, r'b"\n"', 4),
     "unknown type byte for a chunk": refused(b"$?\r\nx", TYPE, 'b"x"', 4),
     "chunk of no length": refused(b"$?\r\n;\r\n", "a length for this chunk", 'b""', 4),
     "chunk of negative length": refused(b"$?\r\n;-1\r\n", "a length for this chunk", 'b"-1"', 4),
