@@ -397,7 +397,7 @@ class Connection:
 
     def cut(self) -> None:
         """End the connection under another thread, which finds it lost."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):  # there may be no socket yet
             # An SSLSocket's own shutdown would have the other thread go on without TLS.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 

@@ -140,6 +140,14 @@ class Finder(Generic[C]):
         self._end_all(ended)
         return True
 
+    def note(self, connection: C, options: Options) -> None:
+        """Take note of a connection that is coming up: a move ends it as well.
+
+        A frozen primary accepts it, and would keep it waiting long after the failover.
+        """
+        with self._lock:
+            self._connections[connection] = (options.host, options.port)
+
     def move(self, address: Address | None) -> None:
         """End all connections that do not lead to `address`; None ends all."""
         with self._lock:

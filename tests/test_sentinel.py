@@ -136,8 +136,11 @@ def test_frozen_primary_that_comes_back_is_not_listened_to(service: Service) -> 
     def split(db: Client, loop: asyncio.AbstractEventLoop, adb: AsyncClient) -> None:
         waiting: list[Any] = []
         thread = threading.Thread(target=lambda: waiting.append(db.execute("GET", "w")))
+        assert adb._link is not None
         old.pause()
         try:
+            # One waits for a reply, the other for a connection, which is accepted.
+            loop.call_soon_threadsafe(adb._link.abort, client.ConnectionClosed("cut"))
             thread.start()
             waits = asyncio.run_coroutine_threadsafe(adb.execute("GET", "w"), loop)
             wait_until(lambda: leads_to(db) == leads_to(adb) != old.port)
@@ -508,6 +511,16 @@ def test_connection_found_before_a_move_is_not_kept_after_it() -> None:
     assert set(ended) == {first, second}
     assert not found.add(late, A, moves)
     assert found.add(late, B, moves)
+
+
+def test_connection_that_is_coming_up_is_ended_by_a_move_as_well() -> None:
+    ended: list[Any] = []
+    found = finder(ended)
+    assert found.add(Connected(), A, found.moves)
+    coming = Connected()
+    found.note(coming, Options(host=A[0], port=A[1]))
+    found.move(B)
+    assert coming in ended
 
 
 def test_new_connection_that_leads_elsewhere_ends_the_others() -> None:
