@@ -35,7 +35,7 @@ async def open_found(link: Link, options: Options, loop: asyncio.AbstractEventLo
             step = next(search)
             while True:
                 try:
-                    outcome = await _visit(step, loop, finder.trace)
+                    outcome = await _visit(step, loop, finder)
                 except Exception as error:  # noqa: BLE001 - the search judges it
                     step = search.throw(error)
                 else:
@@ -46,6 +46,7 @@ async def open_found(link: Link, options: Options, loop: asyncio.AbstractEventLo
                         address = end.value
                         break
         link.aim(found)
+        finder.note(link, found)
         greeting = await open_link(link, found, loop)
         await link.converse(confirm(options.replica, greeting.server))
         if not finder.add(link, address, moves):
@@ -57,8 +58,10 @@ async def open_found(link: Link, options: Options, loop: asyncio.AbstractEventLo
     return greeting
 
 
-async def _visit(step: Visit, loop: asyncio.AbstractEventLoop, trace: Trace | None) -> Any:
-    link = Link(step.options, loop, name="sentinel", trace=trace, raw=True)
+async def _visit(step: Visit, loop: asyncio.AbstractEventLoop, finder: Finder[Any]) -> Any:
+    link = Link(step.options, loop, name="sentinel", trace=finder.trace, raw=True)
+    if step.keep:
+        finder.note(link, step.options)
     try:
         greeting = await open_link(link, step.options, loop)
         return await link.converse(step.conversation(greeting.server))
@@ -111,7 +114,7 @@ class AsyncFollower(Finder[Link]):
     async def _do(self, step: Visit | Ask | Wait, loop: asyncio.AbstractEventLoop) -> Any:
         if isinstance(step, Visit):
             if not step.keep:
-                return await _visit(step, loop, self.trace)
+                return await _visit(step, loop, self)
             await self._let_go()
             opened = Link(
                 step.options, loop, name="sentinel", trace=self.trace, on_push=self._hear,

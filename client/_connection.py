@@ -397,7 +397,7 @@ class Connection:
 
     def cut(self) -> None:
         """End the connection under another thread, which finds it lost."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, AttributeError):  # there may be no socket yet
             # An SSLSocket's own shutdown would have the other thread go on without TLS.
             socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
@@ -465,17 +465,22 @@ def open_socket(options: Options) -> socket.socket:
             f"{options.address} did not accept a connection within {options.connect_timeout} s"
         ) from None
     except OSError as error:
-        raise ConnectError(f"can't connect to {options.address}: {reason(error)}") from error
+        raise not_connected(options, error) from error
 
 
-def reason(error: OSError) -> str:
-    """Give what an error says: the system's words, if it is the system's.
-
-    asyncio puts "Connect call failed" and an address in their place.
-    """
+def not_connected(options: Options, error: OSError) -> ConnectError:
+    """Give what is raised where no connection came about, TLS included."""
+    why = error.strerror or str(error)
     if type(error) is OSError or isinstance(error, ConnectionError):
-        return os.strerror(error.errno) if error.errno else str(error)
-    return error.strerror or str(error)
+        # asyncio puts "Connect call failed" and an address in the place of the system's words.
+        why = os.strerror(error.errno) if error.errno else str(error)
+    ended = isinstance(error, ConnectionResetError | BrokenPipeError)
+    if options.ssl and (ended or "ALERT" in (getattr(error, "reason", None) or "")):
+        why += _HINT
+    return ConnectError(f"can't connect to {options.address}: {why}")
+
+
+_HINT = " (as servers do that want a client certificate, or another one: ssl_certfile)"
 
 
 def tls_refused(options: Options, error: BaseException) -> ConnectError:
@@ -483,10 +488,7 @@ def tls_refused(options: Options, error: BaseException) -> ConnectError:
 
     In TLS 1.3 it judges our certificate when we believe that all is done (RFC 8446, 4.4.2.4).
     """
-    return ConnectError(
-        f"can't connect to {options.address}: {error} (a server that wants another client "
-        "certificate, or any, does so: ssl_certfile)"
-    )
+    return ConnectError(f"can't connect to {options.address}: {error}{_HINT}")
 
 
 def server_hostname(options: Options) -> str:

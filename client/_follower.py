@@ -41,6 +41,7 @@ def connect_found(connection: Connection, options: Options, deadline: float | No
                 while True:
                     try:
                         if step.keep:
+                            finder.note(connection, step.options)
                             outcome = _open(connection, step, deadline)
                         else:
                             outcome = _visit(step, finder.trace)

@@ -21,10 +21,9 @@ from copy import copy
 from typing import Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
-from ._connection import notice_silence, reason, server_hostname, tls_context, tls_refused
+from ._connection import not_connected, notice_silence, server_hostname, tls_context, tls_refused
 from ._errors import (
     CommandTimeout,
-    ConnectError,
     ConnectionClosed,
     ConnectTimeout,
     UnexpectedReply,
@@ -355,6 +354,9 @@ class Link(Line, asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport  # type: ignore[assignment]
+        sock = transport.get_extra_info("socket")
+        if sock is not None and sock.family != socket.AF_UNIX:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._heard = self._loop.time()
 
     def data_received(self, data: bytes) -> None:
@@ -614,7 +616,7 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
                 f"{options.address} did not accept a connection within {options.connect_timeout} s"
             ) from None
         except OSError as error:
-            raise ConnectError(f"can't connect to {options.address}: {reason(error)}") from error
+            raise not_connected(options, error) from error
         link.greeting = await link.converse(handshake(options))
         return link.greeting
     except BaseException as error:

@@ -8,6 +8,7 @@ any of its parts.
 from __future__ import annotations
 
 from codecs import lookup
+from collections.abc import Coroutine
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
@@ -199,7 +200,7 @@ class Options:
             raise ValueError(f"ssl_ca_certs can't be used: {_why(error)}") from None
         if self.ssl_certfile is not None:
             try:
-                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile)
+                context.load_cert_chain(self.ssl_certfile, self.ssl_keyfile, _no_passphrase)
             except OSError as error:
                 raise ValueError(
                     f"ssl_certfile or ssl_keyfile can't be used: {_why(error)}"
@@ -214,7 +215,11 @@ class Options:
         """
         if self.credentials is None:
             return self
-        return self.with_credentials(self.credentials())
+        given = self.credentials()
+        if isinstance(given, Coroutine):
+            given.close()
+            raise TypeError("only connect_async takes a coroutine function for credentials")
+        return self.with_credentials(given)
 
     def with_credentials(self, given: object) -> Self:
         """Give these options with what a credentials function returned."""
@@ -277,6 +282,13 @@ class Options:
 def show_address(host: str, port: int) -> str:
     """Give `host:port`, with the brackets that an IPv6 address needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def _no_passphrase() -> str:
+    """Stand in for OpenSSL's own question, which would wait at a terminal."""
+    raise ValueError(
+        "the key of ssl_certfile or ssl_keyfile has a passphrase: load it into an SSLContext"
+    )
 
 
 def _why(error: OSError) -> str:

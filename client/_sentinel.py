@@ -140,6 +140,14 @@ class Finder(Generic[C]):
         self._end_all(ended)
         return True
 
+    def note(self, connection: C, options: Options) -> None:
+        """Take note of a connection that is coming up: a move ends it as well.
+
+        A frozen primary accepts it, and would keep it waiting long after the failover.
+        """
+        with self._lock:
+            self._connections[connection] = (options.host, options.port)
+
     def move(self, address: Address | None) -> None:
         """End all connections that do not lead to `address`; None ends all."""
         with self._lock:
@@ -241,7 +249,7 @@ class Finder(Generic[C]):
         if not switched:
             # It may be this sentinel that is behind. After a failover there is no doubt: not even
             # if the new primary can't be reached is the old one to be used.
-            soon = {"timeout": self._patience, "connect_timeout": self._patience}
+            soon = {"timeout": self._patience, "connect_timeout": self._patience, "metrics": None}
             try:
                 yield Visit(_at(self.options, there, **soon), partial(confirm, False), keep=False)
             except UNUSABLE:
@@ -260,6 +268,7 @@ class Finder(Generic[C]):
             credentials=None,
             protocol=None,
             encoding=None,
+            metrics=None,
             timeout=self._patience,
             connect_timeout=self._patience,
         )

@@ -55,7 +55,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--live", action="store_true", help="run only the tests that use a server")
 
 
-_LIVE = frozenset(("server", "any_server", "private_server", "binary"))
+_LIVE = frozenset(("server", "any_server", "private_server", "binary", "tls", "service"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -203,6 +203,44 @@ class Wire:
         self.close()
 
 
+class TlsServer:
+    """A server with a port for TLS beside the plain one, whose certificate can be exchanged."""
+
+    def __init__(self, server: EmbeddedServer, port: int) -> None:
+        self.server = server
+        self.address = f"localhost:{port}"
+        self.url = f"rediss://{self.address}"
+
+    @classmethod
+    def start(
+        cls, binary: Binary, stack: ExitStack, papers: tuple[str, str], ca: str
+    ) -> TlsServer | None:
+        """Start one; None if this binary is built without TLS."""
+        from client._embedded import _free_port
+        from client._errors import EmbeddedServerError
+
+        port = _free_port()
+        chain, key = papers
+        args = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+        args += ["--tls-cert-file", chain, "--tls-key-file", key, "--tls-ca-cert-file", ca]
+        try:
+            return cls(stack.enter_context(binary.start(args=args)), port)
+        except EmbeddedServerError as error:
+            # Redis refuses the directive; Valkey's TLS is a module that may not be there.
+            if "Bad directive" in str(error) or "finding TLS support" in str(error):
+                return None
+            raise
+
+    def show(self, papers: tuple[str, str]) -> None:
+        """Have it show another certificate from now on."""
+        chain, key = papers
+        ask(self.server, "CONFIG", "SET", "tls-cert-file", chain, "tls-key-file", key)
+
+    def demand(self, certificates: str) -> None:
+        """Have it ask clients for a certificate, "yes", or not, "no"."""
+        ask(self.server, "CONFIG", "SET", "tls-auth-clients", certificates)
+
+
 class Service:
     """A primary, its replicas, and sentinels that watch them: all real, all quick to judge.
 
@@ -264,6 +302,15 @@ class Service:
         """The server that the first sentinel takes for the primary."""
         port = int(ask(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self.name)[1])
         return next(server for server in self.servers if server.port == port)
+
+    def replicate(self) -> None:
+        """Wait until every replica has all that was written."""
+
+        def offset(server: EmbeddedServer) -> Any:
+            role = ask(server, "ROLE")
+            return role[1] if role[0] == b"master" else role[4]
+
+        wait_until(lambda: len({offset(server) for server in self.servers}) == 1)
 
     def settle(self) -> None:
         """Bring back what was killed; wait until all know each other, and all replicas follow."""

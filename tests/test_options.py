@@ -30,6 +30,25 @@ URLS: dict[str, dict[str, Any]] = {
         "encoding": "utf-8",
         "client_name": "me",
     },
+    "sentinel://h1,h2:7000,[::1]:7001/mymaster": {
+        "sentinels": (("h1", 26379), ("h2", 7000), ("::1", 7001)),
+        "service": "mymaster",
+        "db": 0,
+        "ssl": None,
+    },
+    "sentinels://me:hunter2@h/my%2Fmaster/3?timeout=2": {
+        "sentinels": (("h", 26379),),
+        "service": "my/master",
+        "db": 3,
+        "ssl": True,
+        "username": "me",
+        "password": SECRET,
+        "timeout": 2.0,
+    },
+    "sentinel://:a,hunter2@h1,h2/m": {
+        "sentinels": (("h1", 26379), ("h2", 26379)),
+        "password": "a,hunter2",
+    },
     "redis://h?timeout=1.5&connect_timeout=2": {"timeout": 1.5, "connect_timeout": 2.0},
 }
 
@@ -62,6 +81,19 @@ BAD_URLS = {
     "redis://:hun#ter2@h": "percent-encoded",
     "redis://:hun:ter2@h:1:2": "can't be read",
     "redis://:hunter2%FF@h": "in UTF-8",
+    "sentinel://h": "names no service",
+    "sentinel://h/": "names no service",
+    "sentinel://h/m/1/2": "names no service, or more",
+    "sentinel://h/m/x": "must be a number",
+    "sentinel://h,/m": "can't be read",
+    "sentinel:///m": "can't be read",
+    "sentinel://h:x/m": "can't be read",
+    "sentinel://h:0/m": "port takes 1 to 65535",
+    "sentinel://h:65536/m": "can't be read",
+    "sentinel://me@h/m": "needs a password",
+    "sentinel://:hun/ter2@h/m": "can't be read",
+    "sentinel://:hun?ter2@h/m": "can't be read",
+    "sentinel://:hun#ter2@h/m": "can't be read",
 }
 
 
@@ -71,7 +103,10 @@ def test_bad_url_is_refused_with_the_reason(url: str) -> None:
         Options.from_url(url)
 
 
-@given(st.text(max_size=8), st.sampled_from(["redis://u:%s@h/%s", "redis://:%s@h:%s", "%s%s"]))
+URL_FORMS = ["redis://u:%s@h/%s", "redis://:%s@h:%s", "sentinel://:%s@h,h2%s/m", "%s%s"]
+
+
+@given(st.text(max_size=8), st.sampled_from(URL_FORMS))
 def test_no_url_shows_its_password_in_an_error(noise: str, form: str) -> None:
     url = form % (SECRET + noise, noise)
     try:
@@ -99,6 +134,18 @@ def test_no_url_shows_its_password_in_an_error(noise: str, form: str) -> None:
         ({"encoding": "no-such-encoding"}, LookupError),
         ({"ssl": True, "unix_path": "/s"}, ValueError),
         ({"unknown": 1}, TypeError),
+        ({"finder": None}, TypeError),
+        ({"replica": True}, ValueError),
+        ({"replica": "yes"}, TypeError),
+        ({"service": "m"}, ValueError),
+        ({"sentinel_password": "x"}, ValueError),
+        ({"sentinels": [("h", 1)]}, ValueError),  # of which service?
+        ({"sentinels": ["h:1"], "service": "m"}, TypeError),
+        ({"sentinels": [("h", "1")], "service": "m"}, TypeError),
+        ({"sentinels": [("", 1)], "service": "m"}, ValueError),
+        ({"sentinels": [("h", 0)], "service": "m"}, ValueError),
+        ({"sentinels": [("h", 1)], "service": "m", "unix_path": "/s"}, ValueError),
+        ({"sentinels": [("h", 1)], "service": "m", "sentinel_username": "u"}, ValueError),
     ],
 )
 def test_option_that_makes_no_sense_is_refused(
@@ -122,7 +169,15 @@ def test_tls_url_can_not_be_told_to_do_without() -> None:
         Options.from_url("rediss://h", ssl=False)
 
 
+def test_sentinels_may_be_given_by_keywords() -> None:
+    options = Options(sentinels=(("h", 1),), service="m", replica=True)
+    assert options.address == "a replica of 'm'"
+    assert options.replace(replica=False).address == "the primary of 'm'"
+
+
 def test_options_do_not_show_the_password() -> None:
+    sentinels = Options.from_url("sentinel://h/m", sentinel_password=SECRET)
+    assert SECRET not in repr(sentinels)
     assert SECRET not in repr(Options.from_url(f"redis://me:{SECRET}@h"))
 
 

@@ -77,7 +77,8 @@ def test_killed_primary_is_followed_by_the_next_and_nothing_old_is_served(servic
     old = service.primary
     with client.connect(**given(service), cache=True) as db:
         assert leads_to(db) == old.port
-        db.execute_many([("SET", "k", "old"), ("WAIT", 2, 1000)])
+        db.execute("SET", "k", "old")
+        service.replicate()
         assert [db.execute("GET", "k") for _ in range(2)] == [b"old"] * 2
         assert entries(db) == 1
         old.kill()
@@ -103,7 +104,8 @@ def test_idle_client_moves_without_a_call_and_though_its_sentinel_is_frozen(
     old = service.primary
     frozen, other, _ = service.sentinels
     with client.connect(**given(service, connect_timeout=1.5), cache=True) as db:
-        db.execute_many([("SET", "k", "old"), ("WAIT", 2, 1000)])
+        db.execute("SET", "k", "old")
+        service.replicate()
         db.execute("GET", "k")
         assert entries(db) == 1
         frozen.pause()
@@ -125,7 +127,8 @@ def test_frozen_primary_that_comes_back_is_not_listened_to(service: Service) -> 
     async def both() -> None:
         async with client.connect_async(**given(service), cache=True) as adb:
             with client.connect(**given(service), cache=True) as db:
-                db.execute_many([("SET", "k", "old"), ("SET", "w", "old"), ("WAIT", 2, 1000)])
+                db.execute("MSET", "k", "old", "w", "old")
+                await asyncio.to_thread(service.replicate)
                 assert db.execute("GET", "k") == await adb.execute("GET", "k") == b"old"
                 assert entries(db) == entries(adb) == 1
                 await asyncio.to_thread(split, db, asyncio.get_running_loop(), adb)
@@ -133,8 +136,11 @@ def test_frozen_primary_that_comes_back_is_not_listened_to(service: Service) -> 
     def split(db: Client, loop: asyncio.AbstractEventLoop, adb: AsyncClient) -> None:
         waiting: list[Any] = []
         thread = threading.Thread(target=lambda: waiting.append(db.execute("GET", "w")))
+        assert adb._link is not None
         old.pause()
         try:
+            # One waits for a reply, the other for a connection, which is accepted.
+            loop.call_soon_threadsafe(adb._link.abort, client.ConnectionClosed("cut"))
             thread.start()
             waits = asyncio.run_coroutine_threadsafe(adb.execute("GET", "w"), loop)
             wait_until(lambda: leads_to(db) == leads_to(adb) != old.port)
@@ -161,9 +167,8 @@ def test_asyncio_client_follows_and_repeats_reads(service: Service) -> None:
     async def go() -> None:
         old = service.primary
         async with client.connect_async(**given(service), cache=True) as db:
-            # WAIT is about its own connection's writes, and the asyncio client shares one.
-            with client.connect(service.primary.url) as writer:
-                writer.execute_many([("SET", "k", "old"), ("WAIT", 2, 1000)])
+            await db.execute("SET", "k", "old")
+            await asyncio.to_thread(service.replicate)
             assert await db.execute("GET", "k") == b"old"
             assert entries(db) == 1
             await asyncio.to_thread(ask, service.sentinels[1], "SENTINEL", "FAILOVER", service.name)
@@ -506,6 +511,16 @@ def test_connection_found_before_a_move_is_not_kept_after_it() -> None:
     assert set(ended) == {first, second}
     assert not found.add(late, A, moves)
     assert found.add(late, B, moves)
+
+
+def test_connection_that_is_coming_up_is_ended_by_a_move_as_well() -> None:
+    ended: list[Any] = []
+    found = finder(ended)
+    assert found.add(Connected(), A, found.moves)
+    coming = Connected()
+    found.note(coming, Options(host=A[0], port=A[1]))
+    found.move(B)
+    assert coming in ended
 
 
 def test_new_connection_that_leads_elsewhere_ends_the_others() -> None:
