@@ -14,7 +14,7 @@ EDITABLE ?= --editable
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-cache fuzz clean
+.PHONY: help demo test lint bench bench-cache fuzz simulate clean
 
 help: ## List what there is
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,8 +41,13 @@ bench-cache: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the
 
 # How long all targets together take: make fuzz SECONDS=600
 SECONDS ?= 60
-fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for SECONDS
+fuzz: $(VENV)/.installed-test ## Feed codec and client arbitrary bytes for SECONDS
 	@$(VENV)/bin/python -m fuzz --seconds $(SECONDS) $(ARGS)
+
+# make simulate SCHEDULES=1000000, or ARGS="--seed 7" for the story of one, ARGS=--mutants
+SCHEDULES ?= 100000
+simulate: $(VENV)/.installed-test ## Run whole clients through SCHEDULES of a simulated world
+	@$(VENV)/bin/python -m tests.simulation $(if $(ARGS),$(ARGS),--schedules $(SCHEDULES))
 
 clean: ## Remove all that the other targets made
 	@rm -rf .venv build dist .benchmarks .hypothesis *.egg-info .[a-z]*_cache

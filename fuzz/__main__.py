@@ -1,4 +1,4 @@
-"""Fuzz the codec: `python -m fuzz --seconds 60 --seed 7 --target any_cut`; see --help.
+"""Fuzz codec and client: `python -m fuzz --seconds 60 --seed 7 --target any_cut`; see --help.
 
 Every target runs for its share of the time. A finding is printed as a Python literal, with the
 command that runs it again, and the exit status is 1. A target that compares the twins is left out,
