@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 from ._cache import ALWAYS
-from ._errors import TrackingRefused
+from ._errors import ConnectionClosed, TrackingRefused
 from ._handshake import track
 from ._listener import Channel, Listener
+from ._resp import ProtocolError
 from ._tracking import FRESHNESS, Tracking
 
 # Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
@@ -152,7 +153,10 @@ class Tracker:
         if connection is None:
             return False
         started = self._cache.clock()
-        connection.roundtrip((b"PING",), deadline=deadline)
+        try:
+            connection.roundtrip((b"PING",), deadline=deadline)
+        except (ConnectionClosed, ProtocolError):
+            return False  # as of a listener; whoever sends on it next is told why
         self._cache.prove(started)
         return True
 

@@ -559,3 +559,18 @@ def test_key_that_an_inline_script_wrote_is_dropped_although_its_push_is_late() 
         assert db.execute("GET", "k") == b"old"
         db.execute("EVAL", "redis.call('SET', 'k', 'new')", 0)
         assert db.execute("GET", "k") == b"new"
+
+
+def test_script_whose_connection_ends_behind_its_reply_has_run() -> None:
+    def script(peer: Peer) -> None:
+        while (command := peer.command()) is not None:
+            if command[0] == b"EVAL":
+                peer.send(b"$3\r\nran\r\n")
+                return
+            peer.send(HELLO_3 if command[0] == b"HELLO" else b"+OK\r\n")
+
+    with (
+        ScriptedServer(script) as server,
+        connect(server.url, tracking=Tracking(listener="inline")) as db,
+    ):
+        assert db.execute("EVAL", "redis.call('SET', 'k', 'new')", 0) == b"ran"
