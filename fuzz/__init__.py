@@ -1,4 +1,4 @@
-"""Arbitrary bytes against codec and client: what must hold for every input, and a runner that looks.
+"""Any bytes against codec and client: what must hold for every input, and a runner that looks.
 
 A target is a function from bytes to None that raises if something does not hold:
 
