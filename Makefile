@@ -16,7 +16,8 @@ PACKAGE ?= .
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-cache fuzz debug sanitize fallbacks dist clean
+.PHONY: help demo test lint bench bench-cache bench-client bench-asyncio fuzz simulate matrix debug \
+	sanitize fallbacks dist clean
 
 help: ## List what there is
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -41,10 +42,21 @@ bench: $(VENV)/.installed-bench ## Measure the codec beside its peers; write doc
 bench-cache: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the cache beside its peers
 	@$(VENV)/bin/python -m benchmarks.cache $(ARGS)
 
+bench-client: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the blocking client beside its peers
+	@$(VENV)/bin/python -m benchmarks.blocking $(ARGS)
+
+bench-asyncio: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the asyncio client beside its peers
+	@$(VENV)/bin/python -m benchmarks.aio $(ARGS)
+
 # How long all targets together take: make fuzz SECONDS=600
 SECONDS ?= 60
-fuzz: $(VENV)/.installed-test ## Feed the codec arbitrary bytes for SECONDS
+fuzz: $(VENV)/.installed-test ## Feed codec and client arbitrary bytes for SECONDS
 	@$(VENV)/bin/python -m fuzz --seconds $(SECONDS) $(ARGS)
+
+# make simulate SCHEDULES=1000000, or ARGS="--seed 7" for the story of one, ARGS=--mutants
+SCHEDULES ?= 100000
+simulate: $(VENV)/.installed-test ## Run whole clients through SCHEDULES of a simulated world
+	@$(VENV)/bin/python -m tests.simulation $(if $(ARGS),$(ARGS),--schedules $(SCHEDULES))
 
 # The codec's tests on a build of the extension that watches itself. It lies beside the usual one,
 # and is found first; the tests' folder is on the path, this one is not. What C writes to stderr
@@ -76,6 +88,10 @@ sanitize: $(VENV)/.installed-test ## Run the codec's tests, and SECONDS of fuzzi
 	@$(SANITIZED) PYTHONPATH=build/$@ $(VENV)/bin/pytest $(WATCHED) $(CODEC_TESTS) \
 		-k "not million_replies and not any_stream_that_both_take and not redis_py_runs" $(ARGS)
 	@$(SANITIZED) PYTHONPATH=build/$@:. $(VENV)/bin/python -P -m fuzz --seconds $(SECONDS)
+
+# make matrix ARGS="--python python3.11 --python python3.13 --output docs/matrix.txt"
+matrix: | $(VENV)/bin/python ## Run the live suite on every server and codec; print one table
+	@$(VENV)/bin/python scripts/matrix.py $(ARGS)
 
 # What other machines and builds of Python compile instead.
 fallbacks: $(VENV)/.installed-test ## Run the codec's tests on the code of free-threaded builds and the like

@@ -148,6 +148,8 @@ def blocks_for(command: Sequence[bytes]) -> float:
         seconds = float(command[at]) / unit
     except (ValueError, IndexError):
         return 0.0
+    if not seconds >= 0:  # below zero, or "nan"
+        return 0.0
     return seconds or float("inf")
 
 

@@ -11,10 +11,11 @@ import time
 from typing import TYPE_CHECKING
 
 from ._cache import ALWAYS, Source
-from ._errors import TrackingRefused
+from ._errors import ConnectionClosed, TrackingRefused
 from ._handshake import track
 from ._listener import Channel, Listener
 from ._log import WARNING, log
+from ._resp import ProtocolError
 from ._tracking import FRESHNESS, Tracking
 
 # With these codes a server refuses for now what it allows at another time.
@@ -165,7 +166,10 @@ class Tracker:
         if connection is None:
             return False
         started = self._cache.clock()
-        connection.roundtrip((b"PING",), deadline=deadline)
+        try:
+            connection.roundtrip((b"PING",), deadline=deadline)
+        except (ConnectionClosed, ProtocolError):
+            return False  # as of a listener; whoever sends on it next is told why
         self._cache.prove(started)
         return True
 

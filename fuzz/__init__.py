@@ -1,4 +1,4 @@
-"""Arbitrary bytes against the codec: what must hold for every input, and a runner that looks.
+"""Any bytes against codec and client: what must hold for every input, and a runner that looks.
 
 A target is a function from bytes to None that raises if something does not hold:
 
@@ -8,6 +8,11 @@ A target is a function from bytes to None that raises if something does not hold
 - `reencode`: so is every value that a parser makes of arbitrary bytes.
 - `commands`: a command goes out as its arguments, or is refused.
 - `encoder_twins`: the compiled encoder does what the pure one does.
+- `session`: any bytes are replies in their order, or a named error; a push is never a reply.
+- `url`: a URL is understood or refused, and no refusal shows a credential.
+- `messages`: a subscriber in RESP2 tells messages from replies, and keeps within its bound.
+- `command_table`: what is said of a command is consistent; what is cached only reads.
+- `cache`: a cache stays within its bounds, whatever is done to it.
 
 `python -m fuzz` runs them with the standard library alone, `python -m fuzz --atheris` under
 libFuzzer's coverage. A finding is printed as a literal, to become a row of the tests.

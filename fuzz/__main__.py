@@ -1,4 +1,4 @@
-"""Fuzz the codec: `python -m fuzz --seconds 60 --seed 7 --target any_cut`; see --help.
+"""Fuzz codec and client: `python -m fuzz --seconds 60 --seed 7 --target any_cut`; see --help.
 
 Every target runs for its share of the time. A finding is printed as a Python literal, with the
 command that runs it again, and the exit status is 1. A target that compares the twins is left out,
@@ -36,9 +36,10 @@ def main() -> int:
         except ImportError:
             parser.error("atheris is not installed; pip install 'resp-client[fuzz]' brings it")
         # The package brought them in already, without the counters of coverage.
-        for name in [name for name in sys.modules if name.startswith(("resp", "fuzz._"))]:
+        for name in [name for name in sys.modules if name.startswith(("resp", "client", "fuzz._"))]:
             del sys.modules[name]
-        with atheris.instrument_imports(include=["resp"]):
+        with atheris.instrument_imports(include=["resp", "client"]):
+            import client  # noqa: F401
             import resp.pure
 
     import resp

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import resp
 from resp import Attributed, ProtocolError, Push, ReplyError
 
+from ._client_targets import CLIENT_STREAMS, CLIENT_TARGETS
 from ._outcome import WAYS, Codec, exact, outcome, stream_outcome
 from ._source import Source
 
@@ -155,9 +156,10 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "reencode": reencode,
     "commands": commands,
     "encoder_twins": encoder_twins,
+    **CLIENT_TARGETS,
 }
 # Those whose input is a stream behind a header; the others take their choices from a `Source`.
-STREAMS = frozenset(("any_cut", "twins", "reencode"))
+STREAMS = frozenset(("any_cut", "twins", "reencode")) | CLIENT_STREAMS
 # Those that compare the two implementations, and so need both.
 PARITY = frozenset(("twins", "encoder_twins"))
 

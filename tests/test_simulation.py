@@ -9,13 +9,14 @@ import gc
 import socket
 import time
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from simulation._choices import Choices
 from simulation._mutants import MUTANTS
-from simulation._schedule import laboratory, play
+from simulation._schedule import FAULTS, SETUPS, Simulation, finish, laboratory, play
 from simulation._server import Peer, Server
 from simulation._shrink import shrink
 from simulation._world import Wire, World
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 SCHEDULES = 3000
 # Of the seeds from 0 on, the slowest mutant needs 3,230; what is not found twice as late is lost.
 ENOUGH = 8000
+# Why a value is not stored; each must be met.
+REASONS = ("invalidated", "flushed", "connection lost", "error")
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +66,32 @@ def test_nothing_is_violated_in_any_schedule(part: int) -> None:
 def test_planted_bug_is_found(name: str) -> None:
     with MUTANTS[name]():
         assert first_failing(range(ENOUGH)) is not None, "the simulation is blind to this bug"
+
+
+def test_schedules_get_to_where_it_matters() -> None:
+    seen: Counter[str] = Counter()
+    for seed in range(400):
+        simulation = Simulation(Choices(seed), log=True)
+        try:
+            simulation.run()
+            for process in simulation.processes:
+                stats = process.cache.stats
+                kind = f"{type(process).__name__} {process.tracking} RESP{process.protocol}"
+                seen[f"hits of {kind}"] += stats.hits
+                seen["waits"] += stats.waits
+                seen["evictions"] += stats.evictions
+                for reason, times in stats.refused_by.items():
+                    seen[f"refused: {reason}"] += times
+            story = "\n".join(simulation.world.story or ())
+            for event in (*FAULTS, "interrupted", "is cancelled", "CommandTimeout", "expires"):
+                seen[event] += event in story or event in simulation.mode.faults
+        finally:
+            finish(simulation)
+    missing = [reason for reason in REASONS if not seen[f"refused: {reason}"]]
+    assert missing == []
+    assert [name for name, times in seen.items() if not times] == []
+    # Both front ends, in every set-up that the asyncio client shares.
+    assert len([name for name in seen if name.startswith("hits of")]) == 2 * len(SETUPS)
 
 
 def test_same_seed_tells_the_same_story() -> None:
