@@ -272,7 +272,7 @@ def place_of_call(
 _NAMED = object()  # between positional and named arguments
 
 _INSTEAD = {
-    Role.SUBSCRIBE: "subscribe on a Connection of its own",
+    Role.SUBSCRIBE: "use pubsub(), or a Connection",
     Role.STATE: "use connect's options, transaction() or a Connection",
 }
 

@@ -15,11 +15,12 @@ if TYPE_CHECKING:
 class Frozen:
     """The base: a subclass names its fields in `__slots__` and its constructor takes them by name.
 
-    Two are equal if all fields are; `_hidden` names those that `repr` does not show.
+    Two are equal if all fields are but those of `_uncounted`; `_hidden` are not shown by `repr`.
     """
 
     __slots__ = ()
     _hidden: frozenset[str] = frozenset()
+    _uncounted: frozenset[str] = frozenset()
 
     def _set(self, name: str, value: object) -> None:
         """Set a field; for the constructor alone."""
@@ -41,7 +42,7 @@ class Frozen:
         return type(self)(**{name: getattr(self, name) for name in self.fields()} | changes)
 
     def _counting(self) -> tuple[Any, ...]:
-        return tuple(getattr(self, name) for name in self.fields())
+        return tuple(getattr(self, name) for name in self.fields() if name not in self._uncounted)
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):

@@ -7,11 +7,12 @@ any of its parts.
 
 from __future__ import annotations
 
-from codecs import lookup
+from codecs import lookup, lookup_error
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from ._frozen import Frozen
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -41,8 +42,7 @@ _URL_FORMS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
+class Options(Frozen):
     """Everything one connection needs to know.
 
     Attributes:
@@ -73,45 +73,114 @@ class Options:
         finder: what a client's connections share that the sentinels lead; the client sets it.
     """
 
-    host: str = "localhost"
-    port: int = 6379
-    unix_path: str | None = None
-    db: int = 0
-    username: str | None = None
-    password: str | None = field(default=None, repr=False)
-    protocol: Literal[2, 3] | None = None
-    encoding: str | None = None
-    errors: str = "strict"
-    client_name: str | None = None
-    timeout: float | None = 5.0
-    connect_timeout: float | None = 5.0
-    ssl: bool | SSLContext | None = None
-    ssl_ca_certs: str | None = None
-    ssl_certfile: str | None = None
-    ssl_keyfile: str | None = None
-    ssl_server_hostname: str | None = None
-    # proto-max-bulk-len's default, redis.conf of 6.2 to 8.1.
-    max_bulk: int = 512 * 1024 * 1024
-    credentials: Credentials | AsyncCredentials | None = field(default=None, repr=False)
-    retries: int = 3
-    max_idle: float | None = None
-    max_age: float | None = None
-    metrics: Metrics | None = field(default=None, repr=False, compare=False)
-    sentinels: tuple[tuple[str, int], ...] = ()
-    service: str | None = None
-    replica: bool = False
-    sentinel_username: str | None = None
-    sentinel_password: str | None = field(default=None, repr=False)
-    finder: Finder[Any] | None = field(default=None, repr=False, compare=False)
+    __slots__ = (  # noqa: RUF023 - the order in which they are shown
+        "host",
+        "port",
+        "unix_path",
+        "db",
+        "username",
+        "password",
+        "protocol",
+        "encoding",
+        "errors",
+        "client_name",
+        "timeout",
+        "connect_timeout",
+        "ssl",
+        "ssl_ca_certs",
+        "ssl_certfile",
+        "ssl_keyfile",
+        "ssl_server_hostname",
+        "max_bulk",
+        "credentials",
+        "retries",
+        "max_idle",
+        "max_age",
+        "metrics",
+        "sentinels",
+        "service",
+        "replica",
+        "sentinel_username",
+        "sentinel_password",
+        "finder",
+    )
+    _hidden = frozenset(("password", "credentials", "metrics", "sentinel_password", "finder"))
+    _uncounted = frozenset(("metrics", "finder"))
 
-    def __post_init__(self) -> None:
-        """Refuse what makes no sense.
+    host: str
+    port: int
+    unix_path: str | None
+    db: int
+    username: str | None
+    password: str | None
+    protocol: Literal[2, 3] | None
+    encoding: str | None
+    errors: str
+    client_name: str | None
+    timeout: float | None
+    connect_timeout: float | None
+    ssl: bool | SSLContext | None
+    ssl_ca_certs: str | None
+    ssl_certfile: str | None
+    ssl_keyfile: str | None
+    ssl_server_hostname: str | None
+    max_bulk: int
+    credentials: Credentials | AsyncCredentials | None
+    retries: int
+    max_idle: float | None
+    max_age: float | None
+    metrics: Metrics | None
+    sentinels: tuple[tuple[str, int], ...]
+    service: str | None
+    replica: bool
+    sentinel_username: str | None
+    sentinel_password: str | None
+    finder: Finder[Any] | None
+
+    def __init__(
+        self,
+        *,
+        host: str = "localhost",
+        port: int = 6379,
+        unix_path: str | None = None,
+        db: int = 0,
+        username: str | None = None,
+        password: str | None = None,
+        protocol: Literal[2, 3] | None = None,
+        encoding: str | None = None,
+        errors: str = "strict",
+        client_name: str | None = None,
+        timeout: float | None = 5.0,
+        connect_timeout: float | None = 5.0,
+        ssl: bool | SSLContext | None = None,
+        ssl_ca_certs: str | None = None,
+        ssl_certfile: str | None = None,
+        ssl_keyfile: str | None = None,
+        ssl_server_hostname: str | None = None,
+        # proto-max-bulk-len's default, redis.conf of 6.2 to 8.1.
+        max_bulk: int = 512 * 1024 * 1024,
+        credentials: Credentials | AsyncCredentials | None = None,
+        retries: int = 3,
+        max_idle: float | None = None,
+        max_age: float | None = None,
+        metrics: Metrics | None = None,
+        sentinels: tuple[tuple[str, int], ...] = (),
+        service: str | None = None,
+        replica: bool = False,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
+        finder: Finder[Any] | None = None,
+    ) -> None:
+        """Take the options and refuse what makes no sense.
 
         Raises:
             ValueError: an option is out of its range or contradicts another.
             TypeError: an option is of the wrong type.
-            LookupError: the encoding is unknown.
+            LookupError: the encoding, or what `errors` names, is unknown.
         """
+        given = locals()
+        for name in self.__slots__:
+            self._set(name, given[name])
         check_int("port", self.port, 1, 65535)
         check_int("db", self.db, 0, 2**31 - 1)
         check_int("max_bulk", self.max_bulk, 1, 2**63 - 1)
@@ -140,6 +209,7 @@ class Options:
             raise ValueError("host is empty")
         if self.encoding is not None:
             lookup(self.encoding)
+        lookup_error(self.errors)
         if self.client_name is not None and (
             not self.client_name or any(not "!" <= letter <= "~" for letter in self.client_name)
         ):
@@ -166,7 +236,7 @@ class Options:
             if not isinstance(host, str) or not host:
                 raise ValueError("a sentinel's host is a str that is not empty")
             check_int("a sentinel's port", port, 1, 65535)
-        object.__setattr__(self, "sentinels", tuple(self.sentinels))
+        self._set("sentinels", tuple(self.sentinels))
         if not self.service:
             raise ValueError("sentinels need service, the name that they know the primary by")
         if self.unix_path is not None:
@@ -187,9 +257,9 @@ class Options:
         if self.ssl_keyfile is not None and self.ssl_certfile is None:
             raise ValueError("ssl_keyfile needs ssl_certfile as well")
         # Here, so that a bad file is found out before anything is sent.
-        object.__setattr__(self, "ssl", self._make_context())
+        self._set("ssl", self._make_context())
         for name in _TLS[:3]:
-            object.__setattr__(self, name, None)
+            self._set(name, None)
 
     def _make_context(self) -> SSLContext:
         import ssl
@@ -249,7 +319,7 @@ class Options:
             ValueError: the URL or an option makes no sense.
             TypeError: a keyword is unknown or of the wrong type.
         """
-        known = {f.name for f in fields(cls) if f.name != "finder"}
+        known = set(cls.__slots__) - {"finder"}
         unknown = sorted(set(keywords) - known)
         if unknown:
             raise TypeError(
@@ -264,10 +334,6 @@ class Options:
             {n: None for n in ("timeout", "connect_timeout") if keywords.get(n, 0) is None}
         )
         return cls(**found)
-
-    def replace(self, **changes: Any) -> Self:
-        """Give these options with some changed."""
-        return replace(self, **changes)
 
     @property
     def address(self) -> str:
