@@ -54,6 +54,7 @@ from ._errors import (
 )
 from ._handshake import identify, listen, track
 from ._link import STEADY, Flight, Link, Queue, look, lost, open_link, take_over
+from ._log import INFO, WARNING, log
 from ._memoize import Computation
 from ._options import AsyncCredentials, Credentials, Options, check_int, check_seconds
 from ._pubsub import Inbox, Overflow
@@ -79,6 +80,8 @@ T = TypeVar("T")
 _NEVER = float("inf")
 # Connections for commands that wait for somebody else's write, at most.
 _ASIDE = 16
+# Seconds that the shared connection lives before a READONLY may end it, without sentinels.
+_RENEW_AFTER = 10.0
 # Seconds for which closing waits for replies where no time-out says how long.
 _PATIENCE = 5.0
 # Seconds that the listening connection has to answer when the server knows nothing of it.
@@ -558,10 +561,18 @@ class AsyncClient(Calls):
         if self._loop.time() + again.delay >= deadline:
             return False
         link = self._link
-        if again.renew and link is not None:
+        if again.renew and link is not None and self._may_have_moved():
             link.abort(ConnectionClosed("the server does not write any more"))
         await asyncio.sleep(again.delay)
         return True
+
+    def _may_have_moved(self) -> bool:
+        """Tell whether another server may be found where this one was a primary.
+
+        Others share the connection: a client of a replica must not lose it with every write.
+        """
+        age = self._loop.time() - self._up_since
+        return bool(self._options.sentinels) or age > _RENEW_AFTER
 
     async def _roundtrip(
         self, batch: list[Sequence[Word]], deadline: float, aside: Link | None = None
@@ -798,7 +809,10 @@ class AsyncClient(Calls):
         try:
             await self._track(link, cache)
         except (TrackingRefused, ValueError) as error:
-            self._give_up(str(error))
+            if isinstance(error, TrackingRefused) and error.for_now:
+                cache.close(str(error))  # and it is asked again
+            else:
+                self._give_up(str(error))
         except (ClientError, RespError, OSError) as error:
             if self._channel is None:
                 cache.close(f"no invalidation connection: {error}")
@@ -871,6 +885,7 @@ class AsyncClient(Calls):
 
     def _give_up(self, reason: str) -> None:
         """Go on uncached: the server will not track."""
+        log(WARNING, "tracking", "not caching: %s", reason)
         self._refused = True
         channel, self._channel = self._channel, None
         if channel is not None:
@@ -880,6 +895,8 @@ class AsyncClient(Calls):
 
     def _lost(self, link: Link, error: Exception) -> None:
         """Take leave of a connection; find out what is sent again on the next."""
+        if not self._closed:
+            log(INFO, "connection", "lost: %s", error)
         cache = self.cache
         channel = self._channel
         if channel is not None and link is channel.link:

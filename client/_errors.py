@@ -60,7 +60,15 @@ class WrongPassError(HandshakeError, ReplyError):
 
 
 class TrackingRefused(HandshakeError):
-    """The server will not do CLIENT TRACKING for this user; the client goes on uncached."""
+    """The server will not do CLIENT TRACKING for this user; the client goes on uncached.
+
+    Attributes:
+        for_now: whether it may at another time: it is busy with something else.
+    """
+
+    def __init__(self, message: str = "", for_now: bool = False) -> None:
+        super().__init__(message)
+        self.for_now = for_now
 
 
 class EmbeddedServerError(ClientError):

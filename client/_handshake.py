@@ -149,9 +149,14 @@ def track(tracking: Tracking, redirect: int | None = None) -> Conversation[bytes
     """
     reply, *rest = yield [tracking.command(redirect), *([_IDENTITY] if redirect else [])]
     if isinstance(reply, ReplyError):
-        raise TrackingRefused(f"the server refuses CLIENT TRACKING: {reply}")
+        raise TrackingRefused(
+            f"the server refuses CLIENT TRACKING: {reply}", for_now=reply.code in _FOR_NOW
+        )
     return _identity(rest[0]) if rest else None
 
+
+# With these codes a server refuses for now what it allows at another time.
+_FOR_NOW = frozenset(("BUSY", "LOADING", "MASTERDOWN", "OOM", "TRYAGAIN"))
 
 _IDENTITY = (b"INFO", b"server")
 
@@ -193,7 +198,9 @@ def listen(tracking: Tracking, greeting: Greeting) -> Conversation[bytes | None]
     if greeting.protocol == 2:
         (reply,) = yield [("SUBSCRIBE", INVALIDATE_CHANNEL)]
         if isinstance(reply, ReplyError):
-            raise TrackingRefused(f"the server refuses SUBSCRIBE: {reply}")
+            raise TrackingRefused(
+                f"the server refuses SUBSCRIBE: {reply}", for_now=reply.code in _FOR_NOW
+            )
     return _identity(info)
 
 

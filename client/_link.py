@@ -18,7 +18,7 @@ import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
 from ._connection import not_connected, notice_silence, server_hostname, tls_context, tls_refused
@@ -29,10 +29,14 @@ from ._errors import (
     UnexpectedReply,
 )
 from ._handshake import Conversation, Greeting, announced_keys, handshake, scrub
+from ._log import DEBUG, log
 from ._options import Options
 from ._resp import ProtocolError, Push, ReplyError
 from ._session import Session, Trace, Word, without_secrets
 from ._tracking import INVALIDATE_CHANNEL
+
+if TYPE_CHECKING:
+    from ._metrics import Metrics
 
 # A call on its way: the future, the commands (one where `want` is 0, else so many), `want`, the
 # deadline by the loop's clock (infinite for none), how often it was sent again. A plain tuple,
@@ -182,7 +186,9 @@ class Link(Line, asyncio.Protocol):
         raw: bool = False,
     ) -> None:
         super().__init__(loop, options.timeout, f"reply from {options.address}")
+        self.name = name
         self._options = options
+        self._metrics = options.metrics
         self._cache = cache
         self._on_push = on_push
         self._on_lost = on_lost
@@ -259,6 +265,8 @@ class Link(Line, asyncio.Protocol):
         data = self._session.send(*command)
         future = self._loop.create_future()
         self.flights.append((future, command, 0, deadline, 0))
+        if self._metrics is not None:
+            self._measure(self._metrics, future, (command,))
         size = self._out_size + len(data)
         if size < _LARGE and self._flushing:  # the usual case of `_write`
             self._out_size = size
@@ -282,8 +290,31 @@ class Link(Line, asyncio.Protocol):
         _, commands, want, deadline, _ = flight
         data = self._session.send_many(commands) if want else self._session.send(*commands)
         self.flights.append(flight)
+        if self._metrics is not None:
+            self._measure(self._metrics, flight[0], commands if want else (commands,))
         self._write(data)
         self.watch(deadline)
+
+    def _measure(
+        self, metrics: Metrics, future: asyncio.Future[Any], commands: Sequence[Sequence[Word]]
+    ) -> None:
+        """Have a round trip counted when it is over."""
+        started = self._loop.time()
+
+        def over(done: asyncio.Future[Any]) -> None:
+            failure: BaseException | None = None
+            if done.cancelled():
+                failure = asyncio.CancelledError()
+            else:
+                failure = done.exception()
+            metrics.on_roundtrip(commands, self._loop.time() - started, failure)
+            if failure is None:
+                replies = done.result() if len(commands) > 1 else [done.result()]
+                for reply in replies:
+                    if isinstance(reply, ReplyError):
+                        metrics.on_error(reply.code)
+
+        future.add_done_callback(over)
 
     def _write(self, data: bytes) -> None:
         out = self._out
@@ -311,6 +342,8 @@ class Link(Line, asyncio.Protocol):
         out.clear()
         self._out_size = 0
         self._ping = None
+        if self._metrics is not None:
+            self._metrics.on_bytes(len(data), 0)
         self._transport.write(data)
 
     def ping(self, deadline: float) -> asyncio.Future[Any]:
@@ -363,6 +396,8 @@ class Link(Line, asyncio.Protocol):
         if self.closed:
             return
         self._heard = self._loop.time()
+        if self._metrics is not None:
+            self._metrics.on_bytes(0, len(data))
         try:
             results = self._session.receive(data)
         except Exception as error:  # noqa: BLE001 - whatever it is, nothing will match any more
@@ -506,6 +541,8 @@ class Link(Line, asyncio.Protocol):
         self.closed = True
         self.why = error
         self.unwatch()
+        if self._metrics is not None and self._transport is not None:
+            self._metrics.on_loss(error)
         if self._on_lost is not None:
             self._on_lost(self, error)
         self.fail(error)
@@ -618,6 +655,10 @@ async def open_link(link: Link, options: Options, loop: asyncio.AbstractEventLoo
         except OSError as error:
             raise not_connected(options, error) from error
         link.greeting = await link.converse(handshake(options))
+        log(DEBUG, "connection", "%s: connected to %s in RESP%d", link.name, options.address,
+            link.greeting.protocol)  # fmt: skip
+        if options.metrics is not None:
+            options.metrics.on_connect()
         return link.greeting
     except BaseException as error:
         link.abort(ConnectionClosed("the handshake was given up"))

@@ -18,9 +18,6 @@ from ._log import WARNING, log
 from ._resp import ProtocolError
 from ._tracking import FRESHNESS, Tracking
 
-# With these codes a server refuses for now what it allows at another time.
-_BUSY = ("BUSY", "LOADING", "MASTERDOWN", "OOM", "TRYAGAIN")
-
 # Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
 _LAST_WORD = 1.0
 
@@ -91,7 +88,7 @@ class Tracker:
             try:
                 listener.start()  # does nothing while its thread runs
             except TrackingRefused as error:
-                if _is_for_now(error):
+                if error.for_now:
                     self._cache.close(str(error))
                 else:
                     self._give_up(str(error))
@@ -119,7 +116,7 @@ class Tracker:
             conversation = track(self._tracking, channel and channel.redirect)
             server = connection.converse(conversation, deadline)
         except TrackingRefused as error:
-            if not _is_for_now(error) and self._is_final(channel):
+            if not error.for_now and self._is_final(channel):
                 self._give_up(str(error))
             return False
         if channel is not None:
@@ -188,8 +185,3 @@ class Tracker:
         """Leave the parent's listener to the parent; the next read starts one of our own."""
         if self._listener is not None:
             self._listener.after_fork()
-
-
-def _is_for_now(refusal: TrackingRefused) -> bool:
-    """Tell a server that is busy with something else from one that will never do it."""
-    return any(f": {code} " in str(refusal) for code in _BUSY)

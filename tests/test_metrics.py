@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import subprocess
 import sys
@@ -64,6 +65,33 @@ def test_metrics_count_losses(any_server: EmbeddedServer) -> None:
             db.execute("SET", "k", "v")
     assert metrics.snapshot().losses == {"CommandTimeout": 1}
     assert metrics.snapshot().failures == {"CommandTimeout": 1}
+
+
+def test_metrics_of_the_asyncio_client(any_server: EmbeddedServer) -> None:
+    metrics = client.Metrics()
+
+    async def run() -> None:
+        async with client.connect_async(any_server.url, metrics=metrics) as db:
+            await db.execute("SET", "k", "v")
+            await db.execute_many([("GET", "k"), ("HGET", "k", "f")])
+            call = asyncio.ensure_future(db.execute("INCR", "n"))
+            await asyncio.sleep(0)
+            call.cancel()
+            await asyncio.sleep(0.05)
+
+    asyncio.run(run())
+    seen = metrics.snapshot()
+    assert {name: seen.commands[name] for name in ("set", "get", "hget", "incr")} == {
+        "set": 1,
+        "get": 1,
+        "hget": 1,
+        "incr": 1,
+    }
+    assert seen.errors == {"WRONGTYPE": 1}
+    assert seen.failures == {"CancelledError": 1}
+    assert seen.connects == 1
+    assert seen.bytes_sent > 100
+    assert seen.bytes_received > 20
 
 
 def test_prometheus_shows_commands_latencies_and_the_cache(any_server: EmbeddedServer) -> None:
