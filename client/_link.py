@@ -302,11 +302,7 @@ class Link(Line, asyncio.Protocol):
         started = self._loop.time()
 
         def over(done: asyncio.Future[Any]) -> None:
-            failure: BaseException | None = None
-            if done.cancelled():
-                failure = asyncio.CancelledError()
-            else:
-                failure = done.exception()
+            failure = asyncio.CancelledError() if done.cancelled() else done.exception()
             metrics.on_roundtrip(commands, self._loop.time() - started, failure)
             if failure is None:
                 replies = done.result() if len(commands) > 1 else [done.result()]
@@ -505,6 +501,8 @@ class Link(Line, asyncio.Protocol):
             error = ConnectionClosed(
                 f"the connection to {self._options.address} was lost: {reason}"
             )
+            if self._metrics is not None:
+                self._metrics.on_loss(error)
         self._end(error)
         if not self._gone.done():
             self._gone.set_result(None)
@@ -541,8 +539,6 @@ class Link(Line, asyncio.Protocol):
         self.closed = True
         self.why = error
         self.unwatch()
-        if self._metrics is not None and self._transport is not None:
-            self._metrics.on_loss(error)
         if self._on_lost is not None:
             self._on_lost(self, error)
         self.fail(error)
