@@ -157,10 +157,17 @@ def test_ratio_is_of_the_minima() -> None:
 def test_what_is_below_its_must_is_found() -> None:
     row = timed(compiled=1.0, pure=8.0, hiredis=4.0, redis_py=10.0)
     row.must = {"compiled": 5, "pure": 1.5, "pure hiredis": 0.4}
-    found = {check.what: (check.misses(), check.misses(0.8)) for check in checks(row)}
+    found = {check.what: (check.misses(), check.fails(0.8)) for check in checks(row)}
     assert found[f"{COMPILED} to {HIREDIS}"] == (True, False)  # 4 of 5
     assert found[f"{PURE} to {REDIS_PY}"] == (True, False)  # 1.25 of 1.5
     assert found[f"{PURE} to {HIREDIS}"] == (False, False)  # 0.5 of 0.4
+
+
+def test_what_is_known_to_be_reached_is_missed_and_does_not_fail() -> None:
+    check = Check("somewhere", "it", 0.45, 0.7, reached=0.5)
+    assert check.misses()
+    assert not check.fails(0.8)
+    assert check._replace(found=0.39).fails(0.8)
 
 
 def test_floor_holds_where_there_is_no_must() -> None:
