@@ -3,7 +3,8 @@
 Without --quick all workloads are measured in all variants, and the figures and pictures are
 written to docs/benchmarks. With --quick only what has a must is measured, nothing is written, and
 the exit status is 1 if a cell is below 0.8 of its must, or of what is known to be reached where
-that is less (`_report.REACHED`), so that noise does not fail it: one that is below was measured several times, later ones with what else was below, and all rounds count.
+that is less (`_report.REACHED`), so that noise does not fail it: one that is below was measured
+several times, later ones with what else was below, and all rounds count.
 """
 
 from __future__ import annotations

@@ -173,7 +173,7 @@ def test_what_is_known_to_be_reached_is_missed_and_does_not_fail() -> None:
 def test_floor_holds_where_there_is_no_must() -> None:
     found = {check.what: check for check in checks(timed(compiled=2.0, hiredis=1.0))}
     check = found[f"{COMPILED} to {HIREDIS}"]
-    assert (check.found, check.must, check.misses(0.8)) == (0.5, 0.95, True)
+    assert (check.found, check.must, check.fails(0.8)) == (0.5, 0.95, True)
 
 
 def test_absent_implementation_is_never_a_miss_and_never_silent() -> None:
