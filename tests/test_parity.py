@@ -252,7 +252,9 @@ def test_limits_beyond_c() -> None:
             compare([wire, b":1\r\n"], read_one_by_one, **limits)
 
 
-@pytest.mark.parametrize("data", ["text", 5, None, [1], memoryview(b"abcd")[::2]], ids=repr)
+@pytest.mark.parametrize(
+    "data", ["text", 5, None, [1], memoryview(b"abcd")[::2]], ids=lambda value: type(value).__name__
+)
 def test_what_is_fed(data: Any) -> None:
     for name in ("feed", "feed_all"):
         ways = [observe(lambda: getattr(codec.Parser(), name)(data)) for codec in (pure, compiled)]  # noqa: B023
