@@ -197,6 +197,9 @@ class Transport(asyncio.Transport):
     def get_extra_info(self, name: str, default: Any = None) -> Any:
         return self if name == "socket" else default
 
+    def setsockopt(self, *option: int) -> None:
+        pass  # whatever it is, the kernel has no part in this world
+
     def pause_reading(self) -> None:
         pass
 

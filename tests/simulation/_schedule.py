@@ -11,7 +11,6 @@ import gc
 import traceback
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
 
@@ -922,12 +921,11 @@ class _Entry(Entry):
 @contextmanager
 def laboratory() -> Iterator[None]:
     """Have everything stand on the fakes, and nothing left to chance."""
-    even = SimpleNamespace(uniform=lambda low, high: high, random=lambda: 0.5)
     with ExitStack() as stack:
         stack.enter_context(no_threads())
         stack.enter_context(no_loop())
-        stack.enter_context(patch.object(client._tracking, "random", even))
-        stack.enter_context(patch.object(client._read, "random", even))
+        stack.enter_context(patch("random.uniform", lambda _, high: high))
+        stack.enter_context(patch("random.random", lambda: 0.5))
         stack.enter_context(patch.object(client._cache, "Reservation", _Reservation))
         stack.enter_context(patch.object(client._cache, "Entry", _Entry))
         enabled = gc.isenabled()

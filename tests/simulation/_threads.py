@@ -465,7 +465,10 @@ _threading = SimpleNamespace(
     current_thread=Thread.running,
     get_ident=lambda: id(getcurrent()),
 )
-_time = SimpleNamespace(monotonic=lambda: Machine.current.world.now)
+_time = SimpleNamespace(
+    monotonic=lambda: Machine.current.world.now,
+    sleep=lambda seconds: Machine.current.sleep(seconds),  # noqa: PLW0108 - current changes
+)
 _select = SimpleNamespace(
     poll=Poll,
     POLLIN=real_select.POLLIN,
