@@ -7,7 +7,6 @@ docstring says what goes wrong. `tests/test_simulation.py` shows that every one 
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -250,8 +249,8 @@ def idle_pushes_are_not_read() -> list[Patch]:
     """The notifications are read when something else is, and not before."""
     poll_set: Any = client._listener.Listener._poll_set
 
-    def without(self: Any, connection: Any) -> Any:
-        poll, watched = poll_set(self, connection)
+    def without(self: Any, connection: Any, asker: Any) -> Any:
+        poll, watched = poll_set(self, connection, asker)
         if self._connection is connection and connection._session.owed == 0:
             poll._wanted.pop(connection.fileno(), None)
         return poll, watched
@@ -598,13 +597,13 @@ def waiting_holds_the_only_connection() -> list[Patch]:
 @mutant
 def connection_leaks_when_the_listener_is_lost_early() -> list[Patch]:
     """The asyncio client brings itself up twice at once, and forgets one of them (found here)."""
+    reconnect_soon: Any = client._asyncio.AsyncClient._reconnect_soon
 
-    class Nobody:
-        def __getattr__(self, name: str) -> Any:
-            return getattr(asyncio, name)
+    def at_once(self: Any) -> None:
+        starting, self._starting = self._starting, False
+        try:
+            reconnect_soon(self)
+        finally:
+            self._starting = starting
 
-        @staticmethod
-        def current_task() -> None:
-            return None
-
-    return [(client._asyncio, "asyncio", Nobody())]
+    return [(client._asyncio.AsyncClient, "_reconnect_soon", at_once)]
