@@ -59,6 +59,9 @@ class Link:
             threading.Thread(target=self._pump, args=(client_side, server_side, self.up)),
             threading.Thread(target=self._pump, args=(server_side, client_side, self.down)),
         ]
+
+    def start(self) -> None:
+        """Let it carry; who finds it among the links can hold it before that."""
         for thread in self.threads:
             thread.start()
 
@@ -137,7 +140,9 @@ class Proxy:
             server_side = socket.create_connection(self._next_target())
             for sock in (client_side, server_side):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.links.append(Link(client_side, server_side))
+            link = Link(client_side, server_side)
+            self.links.append(link)
+            link.start()
 
     def _next_target(self) -> tuple[str, int]:
         return self._target

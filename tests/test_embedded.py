@@ -341,7 +341,7 @@ def runs(pid: int) -> bool:
     """Return whether a process is there, and no zombie that waits for a slow init."""
     try:
         status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the second, if it ends while it is read
         return False
     return status.rpartition(")")[2].split()[0] != "Z"
 
