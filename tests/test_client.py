@@ -706,8 +706,10 @@ def test_command_that_waits_has_its_own_time_on_top(
     with connect(server.url, timeout=0.2) as db:
         assert db.execute("BLPOP", "nothing", 0.5) is None
         assert db.execute("XREAD", "BLOCK", 400, "STREAMS", "nothing", "$") is None
-        threading.Timer(0.5, other, ["RPUSH", "list", "item"]).start()
+        later = threading.Timer(0.5, other, ["RPUSH", "list", "item"])
+        later.start()
         assert db.execute("BLPOP", "list", 0) == [b"list", b"item"]
+        later.join()
 
 
 def test_close_ends_a_wait_without_end(server: client.EmbeddedServer) -> None:

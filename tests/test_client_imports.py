@@ -41,6 +41,7 @@ def test_import_loads_neither_tls_nor_an_event_loop() -> None:
     assert not loaded & {"ssl", "asyncio", "subprocess", "tempfile", "logging"}
 
 
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="the bound is CPython 3.11's")
 def test_import_loads_few_modules() -> None:
     assert len(run(LOADED, ROOT).split()) <= 60  # redis-py 8.1: 238
 

@@ -120,8 +120,10 @@ def test_server_that_became_a_replica_refuses_writes_until_it_is_none(db: Client
     db.execute("REPLICAOF", "127.0.0.1", 1)
     with pytest.raises(client.ReadOnlyError):
         db.execute("SET", "k", "v")
-    threading.Timer(0.1, _promote, [db]).start()
+    later = threading.Timer(0.1, _promote, [db])
+    later.start()
     assert db.execute("SET", "k", "v") == b"OK"  # asked again, until it was
+    later.join()
 
 
 def _promote(db: Client) -> None:
