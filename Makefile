@@ -16,7 +16,7 @@ PACKAGE ?= .
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench bench-cache bench-client bench-asyncio fuzz simulate matrix debug \
+.PHONY: help demo test lint bench bench-codec bench-cache bench-client bench-asyncio fuzz simulate matrix debug \
 	sanitize fallbacks dist clean
 
 help: ## List what there is
@@ -34,18 +34,20 @@ lint: $(VENV)/.installed-lint ## Check style and types
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/basedpyright --pythonpath $(VENV)/bin/python
 
-# QUICK=1 measures only what has a must, and fails if one is missed by far: the form for CI.
+# QUICK=1 measures only what of the codec has a must, and fails if one is missed by far: for CI.
 QUICK ?=
-bench: $(VENV)/.installed-bench ## Measure the codec beside its peers; write docs/benchmarks
+bench: $(if $(QUICK),bench-codec,bench-codec bench-cache bench-client bench-asyncio) ## Measure all beside their peers, in some six minutes
+
+bench-codec: $(VENV)/.installed-bench ## Measure the codec; write docs/benchmarks
 	@$(VENV)/bin/python -m benchmarks $(if $(QUICK),--quick) $(ARGS)
 
-bench-cache: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the cache beside its peers
+bench-cache: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the cache
 	@$(VENV)/bin/python -m benchmarks.cache $(ARGS)
 
-bench-client: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the blocking client beside its peers
+bench-client: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the blocking client
 	@$(VENV)/bin/python -m benchmarks.blocking $(ARGS)
 
-bench-asyncio: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the asyncio client beside its peers
+bench-asyncio: $(VENV)/.installed-bench $(VENV)/.installed-embedded ## Measure the asyncio client
 	@$(VENV)/bin/python -m benchmarks.aio $(ARGS)
 
 # How long all targets together take: make fuzz SECONDS=600
