@@ -129,7 +129,9 @@ class Calls:
             refused = classed(replies[0])
             refused.add_note("MULTI was refused, so the commands ran one by one")
             raise refused
-        outcome = raise_undecodable(classed(replies[-1]))
+        outcome = classed(replies[-1])
+        if isinstance(outcome, UnicodeDecodeError):
+            raise outcome
         if isinstance(outcome, ReplyError):
             for number, reply in enumerate(replies[1:-1], 1):
                 if isinstance(reply, ReplyError):
@@ -355,10 +357,3 @@ def is_plain(command: Sequence[Word]) -> bool:
     if len(_plain) < _MAX_PLAIN:
         _plain.add(name)
     return True
-
-
-def raise_undecodable(reply: Any) -> Any:
-    """Give a reply, unless it could not be decoded."""
-    if isinstance(reply, UnicodeDecodeError):
-        raise reply
-    return reply
