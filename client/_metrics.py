@@ -21,6 +21,13 @@ BUCKETS = (
     10.0,
 )  # fmt: skip
 
+# What exporters show of `CacheStats`: what only grows, and what is held now.
+CACHE_COUNTS = (
+    "hits", "misses", "fills", "refused_fills", "waits", "invalidations", "evictions",
+    "expirations", "flushes", "audits", "stale",
+)  # fmt: skip
+CACHE_GAUGES = ("entries", "bytes")
+
 
 class Latency(NamedTuple):
     """How long the round trips of one kind took.

@@ -20,7 +20,7 @@ from opentelemetry.metrics import (
 )
 
 from ._cache import Cache
-from ._metrics import BUCKETS, Metrics, name_of
+from ._metrics import BUCKETS, CACHE_COUNTS, CACHE_GAUGES, Metrics, name_of
 from ._session import Word
 
 
@@ -91,14 +91,11 @@ class OpenTelemetryMetrics(Metrics):
         def observe(name: str) -> Callable[[CallbackOptions], Iterable[Observation]]:
             return lambda _: [Observation(getattr(cache.stats, name))]
 
-        for name in (
-            "hits", "misses", "fills", "refused_fills", "waits", "invalidations", "evictions",
-            "expirations", "flushes", "audits", "stale",
-        ):  # fmt: skip
+        for name in CACHE_COUNTS:
             self._meter.create_observable_counter(
                 f"resp_client.cache.{name}", callbacks=[observe(name)]
             )
-        for name in ("entries", "bytes"):
+        for name in CACHE_GAUGES:
             self._meter.create_observable_up_down_counter(
                 f"resp_client.cache.{name}", callbacks=[observe(name)]
             )

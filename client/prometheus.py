@@ -20,7 +20,7 @@ from prometheus_client.core import (
 from prometheus_client.registry import REGISTRY, Collector, CollectorRegistry
 
 from ._cache import Cache
-from ._metrics import BUCKETS, Metrics
+from ._metrics import BUCKETS, CACHE_COUNTS, CACHE_GAUGES, Metrics
 
 
 def register(
@@ -82,14 +82,11 @@ class _Collector(Collector):
 
     def _collect_cache(self, cache: Cache) -> Iterator[Metric]:
         stats = cache.stats
-        for name in (
-            "hits", "misses", "fills", "refused_fills", "waits", "invalidations", "evictions",
-            "expirations", "flushes", "audits", "stale",
-        ):  # fmt: skip
+        for name in CACHE_COUNTS:
             yield CounterMetricFamily(
                 f"{self._prefix}_cache_{name}", f"Cache: {name}.", value=getattr(stats, name)
             )
-        for name in ("entries", "bytes"):
+        for name in CACHE_GAUGES:
             yield GaugeMetricFamily(
                 f"{self._prefix}_cache_{name}", f"Cache: {name} held.", value=getattr(stats, name)
             )
