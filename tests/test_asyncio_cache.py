@@ -152,8 +152,7 @@ async def test_another_thread_may_invalidate(
         async with reading(proxy.url, wire(any_server)) as reader:
             proxy.links[0].down.hold()
             calls = [asyncio.ensure_future(reader.db.execute("GET", "k")) for _ in range(3)]
-            await turns()
-            assert calls_of(reader.other, "get") == 1
+            await until(lambda: calls_of(reader.other, "get") == 1)
             await asyncio.to_thread(reader.cache.invalidate, ["k"])
             await until(lambda: calls_of(reader.other, "get") == 2)  # by one who waited
             proxy.links[0].down.release()
@@ -171,7 +170,7 @@ async def test_a_waiter_is_not_held_beyond_its_time(
             calls = [reader.db.execute("GET", "k") for _ in range(10)]
             for error in await asyncio.gather(*calls, return_exceptions=True):
                 assert isinstance(error, client.CommandTimeout)
-            assert time.monotonic() - started < 1.0
+            assert time.monotonic() - started < 2.0  # not 3
             assert reader.cache.stats.reservations == 0
 
 

@@ -62,6 +62,7 @@ def test_what_can_be_imported_is_loaded_in_the_order_of_the_table() -> None:
     assert (COMPILED in names) == (resp.implementation != "python")
 
 
+@pytest.mark.heavy
 def test_every_peer_returns_every_reply_of_every_workload() -> None:
     whole, text = VARIANTS[0], VARIANTS[2]
     for workload in parsing():
@@ -306,6 +307,7 @@ def test_quick_form_fails_without_the_peers(
     assert "nothing is known without hiredis and redis-py" in capsys.readouterr().out
 
 
+@pytest.mark.heavy
 def test_full_form_writes_the_figures_and_the_pictures(
     two_workloads: list[Parsing],
     monkeypatch: pytest.MonkeyPatch,

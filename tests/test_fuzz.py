@@ -82,6 +82,7 @@ def test_value_lost_at_a_cut_is_found_and_made_small() -> None:
     assert len(finding.data) <= 5  # two bytes of header, and the shortest line
 
 
+@pytest.mark.heavy
 def test_difference_of_twins_is_found() -> None:
     target = partial(twins, first=resp.pure, second=planted(Parser=Lenient))
     finding = run(target, stream=True).finding
@@ -98,6 +99,7 @@ def test_value_changed_by_encoding_is_found() -> None:
     assert "RESP3" in finding.error
 
 
+@pytest.mark.heavy
 def test_difference_of_encoders_is_found() -> None:
     def encode_command(*args: Any) -> bytes:
         return resp.encode_command(*(1 if arg is True else arg for arg in args))

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 TIMEOUT = 0.5
 # A tenth more than the time-out, and what a thread may wait for its turn on a busy machine.
-LATE = TIMEOUT * 1.1 + 0.5
+LATE = TIMEOUT * 1.1 + 1.0
 MIB = 1024 * 1024
 LIMIT = 2 * MIB  # of one bulk reply
 

@@ -62,12 +62,14 @@ def test_nothing_is_violated_in_any_schedule(part: int) -> None:
     assert first_failing(range(part * count, (part + 1) * count)) is None
 
 
+@pytest.mark.heavy
 @pytest.mark.parametrize("name", MUTANTS)
 def test_planted_bug_is_found(name: str) -> None:
     with MUTANTS[name]():
         assert first_failing(range(ENOUGH)) is not None, "the simulation is blind to this bug"
 
 
+@pytest.mark.heavy
 def test_schedules_get_to_where_it_matters() -> None:
     seen: Counter[str] = Counter()
     for seed in range(6_000):
@@ -105,6 +107,7 @@ def test_same_seed_tells_the_same_story() -> None:
         assert play(Choices(given=first.made), log=True) == story
 
 
+@pytest.mark.heavy
 def test_failing_schedule_is_made_plainer_and_still_fails() -> None:
     with MUTANTS["flush is an empty list"]():
         found = first_failing(range(ENOUGH))

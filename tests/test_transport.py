@@ -129,7 +129,7 @@ def test_time_to_connect_is_limited_apart(unreachable: str) -> None:
             await client.connect_async(unreachable, connect_timeout=0.3, timeout=30)
 
     go()
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20  # of 30
 
 
 def test_server_that_accepts_and_is_silent_costs_the_time_of_a_call() -> None:
@@ -144,7 +144,7 @@ def test_server_that_accepts_and_is_silent_costs_the_time_of_a_call() -> None:
                 await client.connect_async(server.url, connect_timeout=30, timeout=0.3)
 
         go()
-        assert time.monotonic() - started < 5
+        assert time.monotonic() - started < 20  # of 30
 
 
 def drip(peer: Peer) -> None:
