@@ -187,6 +187,16 @@ class Connection:
             replies = self._exchange(data, len(commands), deadline)
         return without_secrets(commands, replies)
 
+    def request(self, command: Sequence[Word], deadline: float | None) -> Any:
+        """Do what `roundtrip` does for one command, the shortest way, and give its reply."""
+        if self._metrics is not None:
+            return self.roundtrip(command, deadline=deadline)[0]
+        self.sent = False
+        replies = self._exchange(self._session.send(*command), 1, deadline)
+        if type(replies[0]) is ReplyError:
+            without_secrets((command,), replies)
+        return replies[0]
+
     def _measure(
         self,
         metrics: Metrics,
@@ -261,7 +271,7 @@ class Connection:
         deadline: float | None = None
         try:
             self._check_open()
-            while self._wait(self._readable, 0.0):
+            while (self._pending and self._pending()) or self._readable.poll(0):
                 if deadline is None:
                     deadline = time.monotonic() + (self.options.timeout or float("inf"))
                 elif time.monotonic() > deadline:
@@ -283,7 +293,8 @@ class Connection:
     def _exchange(self, data: bytes, want: int, deadline: float | None) -> list[Any]:
         results: list[Any] = []
         try:
-            self._check_open()
+            if self.closed:
+                self._check_open()
             unsent = self._write(data)
             while unsent is not None or len(results) < want:
                 poll = self._readable if unsent is None else self._either
@@ -297,7 +308,11 @@ class Connection:
                 # One chunk, then the clock again: a peer that floods does not outrun the deadline.
                 chunk = self._read(results)
                 if chunk is not None:
-                    results += self._session.receive(chunk)
+                    some = self._session.receive(chunk)
+                    if results:
+                        results += some
+                    else:
+                        results = some
                     if self._session.failure is not None:
                         if len(results) < want:
                             raise self._session.failure
@@ -349,15 +364,13 @@ class Connection:
 
     def _wait(self, poll: select.poll, deadline: float | None) -> bool:
         """Wait until the socket is ready; False if the deadline came first."""
-        if deadline is None:
-            left = None
-        elif deadline == 0.0:
-            left = 0
-        else:
-            # Rounded up to the milliseconds that poll counts in: the last one is no busy loop.
-            left = min(max(0, int((deadline - time.monotonic()) * 1000) + 1), _LONGEST_POLL)
-            if not left:
+        left = None
+        if deadline is not None:
+            left = (deadline - time.monotonic()) * 1000  # poll rounds up: no busy loop at the end
+            if left <= 0:
                 return False
+            if left > _LONGEST_POLL:
+                left = _LONGEST_POLL
         if self._pending is not None and self._pending():
             return True  # TLS has decrypted more than was read: the kernel knows nothing of it
         return bool(poll.poll(left))

@@ -36,7 +36,8 @@ class DataConnection(Connection):
     Attributes:
         epoch: of the channel on which changes of what it reads are announced; 0 before that.
         source: of what it reads, ended with it.
-        born, idle_since: by `time.monotonic()`, when it was made and last given back.
+        idle_since, old_at: by `time.monotonic()`, when it was last given back, and when it is
+            replaced although nothing is wrong with it.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class DataConnection(Connection):
     ) -> None:
         self.epoch = 0
         self.source = Source()
-        self.born = self.idle_since = time.monotonic()
+        self.idle_since = time.monotonic()
+        self.old_at = self.idle_since + (options.max_age or float("inf"))
         self._cache = cache
         super().__init__(options, name="data", trace=trace, deadline=deadline)
 
@@ -89,7 +91,6 @@ class Pool:
         self._cache = cache
         self._trace = trace
         self._closed = False
-        self._max_age = options.max_age or float("inf")
         self._unchecked = min(_CHECK_AFTER, options.max_idle or _CHECK_AFTER)
         self._prepare()
 
@@ -176,8 +177,7 @@ class Pool:
     def give_back(self, connection: DataConnection) -> None:
         """Let others have a connection; one that was closed is let go."""
         connection.idle_since = now = time.monotonic()
-        connection.waits = False
-        if connection.closed or self._closed or now - connection.born > self._max_age:
+        if connection.closed or self._closed or now > connection.old_at:
             self._discard(connection)
         else:
             self._idle.append(connection)

@@ -133,6 +133,10 @@ class Session:
             an invalidation names raw keys.
         max_bulk: the longest bulk reply accepted, in bytes.
         trace: told of every frame, decoded, with credentials struck out; `name` says whose.
+
+    Attributes:
+        failure: what the server's bytes broke behind the results that `receive` gave last, or
+            None; nothing more will be understood.
     """
 
     __slots__ = (
@@ -142,6 +146,7 @@ class Session:
         "_secrets",
         "_sent",
         "_trace",
+        "failure",
         "name",
         "on_push",
         "protocol",
@@ -164,6 +169,7 @@ class Session:
         self._awaited: deque[_Awaited] = deque()
         self._trace = trace
         self._secrets: deque[int] = deque()  # with a trace: which replies may quote a secret
+        self.failure: Exception | None = None
         self.name = name
         self.on_push = on_push
         self.protocol = 2
@@ -228,7 +234,8 @@ class Session:
             UnexpectedReply: more replies than commands.
         """
         values = self._parser.feed_all(data)
-        if not self._awaited and not self.subscriptions and self._trace is None:
+        self.failure = self._parser.error
+        if not (self._awaited or self.subscriptions or self._trace):
             for value in values:
                 if type(value) is Push:
                     break
@@ -246,11 +253,6 @@ class Session:
             else:
                 self._take_reply(value, results)
         return results
-
-    @property
-    def failure(self) -> Exception | None:
-        """What the server's bytes broke, if they did: nothing more will be understood."""
-        return self._parser.error
 
     def _take_reply(self, value: Any, results: list[Any]) -> None:
         if self._received == self._sent:

@@ -472,7 +472,7 @@ class Client(Calls):
         connection = None
         try:
             connection = pool.take(deadline)
-            (reply,) = connection.roundtrip(command, deadline=deadline)
+            reply = connection.request(command, deadline)
         except ConnectionClosed as error:
             sent = connection is not None and connection.sent
             if not (self._options.retries and self._is_repeatable(error, sent, [command])):
@@ -590,15 +590,18 @@ class Client(Calls):
         wait: float,
     ) -> list[Any]:
         """Do a round trip; with inline tracking it proves what has been heard."""
+        started = None if self.cache is None else self.cache.clock()
         if wait:
             connection.waits = True  # before the look: `close` cuts it off
-            self._check_open()
-        if self._tracker is None or self.cache is None:
-            return connection.roundtrip(*batch, deadline=deadline, wait=wait)
-        started = self.cache.clock()
-        replies = connection.roundtrip(*batch, deadline=deadline, wait=wait)
-        if connection.epoch:
-            self._tracker.prove(started)
+            try:
+                self._check_open()
+                replies = connection.roundtrip(*batch, deadline=deadline, wait=wait)
+            finally:
+                connection.waits = False
+        else:
+            replies = connection.roundtrip(*batch, deadline=deadline)
+        if started is not None and connection.epoch:
+            self._need_tracker().prove(started)
         return replies
 
     def _need_tracker(self) -> Tracker:
