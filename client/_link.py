@@ -328,7 +328,7 @@ class Link(Line, asyncio.Protocol):
     def _end_turn(self) -> None:
         self._flushing = False
         if self._out:
-            self._flush()
+            self._flush()  # what is large has left before
 
     def _flush(self) -> None:
         out = self._out
@@ -400,6 +400,29 @@ class Link(Line, asyncio.Protocol):
             self._hear()
             self.abort(error)
             return
+        flights = self.flights
+        if len(results) == 1 and not self._out and not flights[0][2]:
+            future = flights.popleft()[0]  # the usual case of `_deliver`
+            if not future.done():
+                future.set_result(results[0])
+        elif not self._deliver(results):
+            return
+        if not self._flushing and results:
+            # Behind those who have been answered: what they send next leaves in the turn in which
+            # they wake, not in one more, which costs a look at the selector (2 to 3 µs).
+            self._flushing = True
+            self._loop.call_soon(self._end_turn)
+        if self._announced:
+            self._hear()
+        if self._session.failure is not None:
+            self.abort(self._session.failure)
+        if self._room:
+            self._make_room()
+        if self._emptied is not None and not flights and not self._emptied.done():
+            self._emptied.set_result(None)
+
+    def _deliver(self, results: list[Any]) -> bool:
+        """Resolve the oldest flights; False if there is none that a result can belong to."""
         flights, out = self.flights, self._out
         at, end = 0, len(results)
         while at < end:
@@ -411,7 +434,7 @@ class Link(Line, asyncio.Protocol):
                         f"found one of type {type(results[at]).__name__}"
                     )
                 )
-                return
+                return False
             future, _, want, _, _ = flights[0]
             if want:
                 partial = self._partial
@@ -428,19 +451,7 @@ class Link(Line, asyncio.Protocol):
                     future.set_result(results[at])
                 at += 1
             flights.popleft()
-        if end and not self._flushing:
-            # Behind those who have been answered: what they send next leaves in the turn in which
-            # they wake, not in one more, which costs a look at the selector (2 to 3 µs).
-            self._flushing = True
-            self._loop.call_soon(self._end_turn)
-        if self._announced:
-            self._hear()
-        if self._session.failure is not None:
-            self.abort(self._session.failure)
-        if self._room:
-            self._make_room()
-        if not flights and self._emptied is not None and not self._emptied.done():
-            self._emptied.set_result(None)
+        return True
 
     def _hear(self) -> None:
         """Have the announcements of one read reach the cache together."""
