@@ -42,7 +42,7 @@ from ._calls import (
     to_batch,
     to_words,
 )
-from ._commands import blocks_for, may_block
+from ._commands import may_block
 from ._errors import (
     ClientError,
     CommandRefused,
@@ -505,12 +505,7 @@ class AsyncClient(Calls):
             self._check_allowed((command,))
             words = to_words(command)
             if may_block(words):
-                if words[0].upper() in _WAITS:
-                    raise CommandRefused(
-                        f"{words[0].decode('latin-1').upper()} waits for what its own connection "
-                        "wrote, and here all share one; use a Connection"
-                    )
-                return await self._run_aside(command, blocks_for(words))
+                return await self._run_aside(command, self._wait_of(words))
         return raise_error(await self._carry(self._call(command, cache, ttl, max_stale)))
 
     def _check_shared(self, batch: Iterable[Sequence[Word]]) -> None:
@@ -521,16 +516,19 @@ class AsyncClient(Calls):
             if may_block(to_words(command)):
                 self._refuse_blocking(to_words(command)[0])
 
-    async def _carry(self, call: Call[T], aside: Link | None = None, wait: float = 0.0) -> T:
+    async def _carry(
+        self, call: Call[T], aside: Link | None = None, deadline: float | None = None
+    ) -> T:
         """Do what a call asks for, step by step, within one deadline; give its result.
 
         Args:
             call: from `Calls`.
             aside: the connection to use instead of the shared one.
-            wait: seconds that the server may take longer than the client's time-out.
+            deadline: by the loop's clock, where the call has begun before; else it begins now.
         """
         self._check_open()
-        deadline = self._loop.time() + self._timeout + wait
+        if deadline is None:
+            deadline = self._loop.time() + self._timeout
         outcome: Any = None
         step: Any = None
         try:
@@ -665,10 +663,11 @@ class AsyncClient(Calls):
 
     async def _run_aside(self, command: Sequence[Word], wait: float, last: bool = False) -> Any:
         """Send a command on a connection of its own; `last` lets that go afterwards."""
-        link = await self._take_aside()
+        deadline = self._loop.time() + self._timeout
+        link = await self._take_aside(deadline)
         spent = True
         try:
-            reply = await self._carry(self._call(command, None), link, wait)
+            reply = await self._carry(self._call(command, None), link, deadline + wait)
             spent = last
         finally:
             self._give_back_aside(link, spent)
@@ -699,7 +698,7 @@ class AsyncClient(Calls):
         kill = shared.send((b"CLIENT", b"KILL", b"ID", number, *address), deadline)
         kill.add_done_callback(look)
 
-    async def _take_aside(self) -> Link:
+    async def _take_aside(self, deadline: float) -> Link:
         self._check_open()
         while True:
             while self._aside_idle:
@@ -712,7 +711,7 @@ class AsyncClient(Calls):
             turn = self._loop.create_future()
             self._aside_turns.append(turn)
             try:
-                async with asyncio.timeout(self._options.timeout):
+                async with asyncio.timeout_at(None if deadline == _NEVER else deadline):
                     await turn
             except BaseException as error:
                 if turn.done() and not turn.cancelled():
@@ -727,7 +726,8 @@ class AsyncClient(Calls):
         self._aside_opening += 1
         try:
             link = self._new_link("aside")
-            await open_link(link, self._options, self._loop)
+            opening = open_link(link, self._options, self._loop)
+            await _until(opening, deadline, f"connection to {self._options.address}")
             link.notice_silence()  # it may wait for ever, and the peer be gone for as long
         except BaseException:
             self._next_aside()
@@ -1145,9 +1145,9 @@ class AsyncWatchAttempt(Attempt):
 
     async def __aenter__(self) -> Self:
         client = self._client
-        self._link = await client._take_aside()
+        deadline = client._loop.time() + client._timeout
+        self._link = await client._take_aside(deadline)
         try:
-            deadline = client._loop.time() + client._timeout
             raise_error((await self._link.roundtrip([(b"WATCH", *self._keys)], deadline))[0])
         except BaseException:
             self._let_go(broken=True)
@@ -1208,9 +1208,6 @@ class _Computing(Computation):
         self._client._end(self, failed=kind is not None)
 
 
-_WAITS = frozenset((b"WAIT", b"WAITAOF"))
-
-
 async def _until(waited: Awaitable[T], deadline: float, what: str) -> T:
     """Wait until a deadline of the loop's clock.
 
@@ -1218,9 +1215,11 @@ async def _until(waited: Awaitable[T], deadline: float, what: str) -> T:
         CommandTimeout: it came first.
     """
     try:
-        async with asyncio.timeout_at(None if deadline == _NEVER else deadline):
+        async with asyncio.timeout_at(None if deadline == _NEVER else deadline) as limit:
             return await waited
     except TimeoutError:
+        if not limit.expired():
+            raise  # of something else
         raise CommandTimeout(f"no {what} in time; nothing was sent") from None
 
 

@@ -12,10 +12,12 @@ from typing import Any
 
 from ._cache import Cache
 from ._commands import (
+    blocks_for,
     cacheable_keys,
     find_command,
     is_read_only,
     is_script,
+    may_block,
     why_not_cacheable,
     written_keys,
 )
@@ -219,6 +221,18 @@ class Calls:
                     f"its connections: {_INSTEAD.get(command_role, 'use a Connection')}"
                 )
 
+    def _wait_of(self, words: Sequence[bytes]) -> float:
+        """Give how many seconds a command of its own may wait for somebody else."""
+        if not may_block(words):
+            return 0.0
+        name = words[0].upper()
+        if name in _AFTER_ITS_OWN:
+            raise CommandRefused(
+                f"{name.decode('latin-1')} waits for what its own connection wrote; this client "
+                "shares its connections: use a Connection"
+            )
+        return blocks_for(words)
+
     def _why_not_cached(self, command: tuple[Any, ...]) -> str | None:
         words = to_words(command)
         keys = cacheable_keys(words)
@@ -273,6 +287,8 @@ def place_of_call(
 
 _NAMED = object()  # between positional and named arguments
 
+# Sent alone, these get whichever connection is free.
+_AFTER_ITS_OWN = frozenset((b"WAIT", b"WAITAOF"))
 _INSTEAD = {
     Role.SUBSCRIBE: "use pubsub(), or a Connection",
     Role.STATE: "use connect's options, transaction() or a Connection",

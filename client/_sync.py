@@ -27,7 +27,6 @@ from ._calls import (
     to_batch,
     to_words,
 )
-from ._commands import blocks_for, may_block
 from ._errors import CommandTimeout, ConnectionClosed, UnexpectedReply
 from ._log import INFO, log
 from ._memoize import Computation
@@ -506,8 +505,7 @@ class Client(Calls):
             if role(command) is Role.RESET:
                 return self._reset()
             self._check_allowed((command,))
-            words = to_words(command)
-            wait = blocks_for(words) if may_block(words) else 0.0
+            wait = self._wait_of(to_words(command))
         return raise_error(self._carry(self._call(command, cache, ttl, max_stale), wait))
 
     def _carry(

@@ -610,6 +610,17 @@ def test_script_debugger_can_not_be_started(plain_reader: Reader) -> None:
         plain_reader.db.execute("SCRIPT", "DEBUG", "YES")
 
 
+def test_wait_is_for_a_connection_of_ones_own(
+    any_server: EmbeddedServer, plain_reader: Reader
+) -> None:
+    with pytest.raises(CommandRefused, match="WAIT waits for what its own connection wrote"):
+        plain_reader.db.execute("WAIT", 0, 100)
+    _, replicas = plain_reader.db.execute_many([("SET", "k", "v"), ("WAIT", 0, 100)])
+    assert replicas == 0
+    with client.Connection(client.Options.from_url(any_server.url)) as connection:
+        assert connection.execute("WAIT", 0, 100) == 0
+
+
 def test_single_string_is_no_command(plain_reader: Reader) -> None:
     for call in (plain_reader.db.execute_many, plain_reader.db.transaction):
         with pytest.raises(TypeError, match="command 0 is a single str"):
