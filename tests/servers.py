@@ -206,25 +206,32 @@ class Wire:
 class TlsServer:
     """A server with a port for TLS beside the plain one, whose certificate can be exchanged."""
 
-    def __init__(self, server: EmbeddedServer, port: int) -> None:
+    def __init__(self, binary: Binary, server: EmbeddedServer, port: int) -> None:
+        self.binary = binary
         self.server = server
+        self.port = port
         self.address = f"localhost:{port}"
         self.url = f"rediss://{self.address}"
 
     @classmethod
     def start(
-        cls, binary: Binary, stack: ExitStack, papers: tuple[str, str], ca: str
+        cls,
+        binary: Binary,
+        stack: ExitStack,
+        papers: tuple[str, str],
+        ca: str,
+        more: Sequence[str] = (),
     ) -> TlsServer | None:
-        """Start one; None if this binary is built without TLS."""
+        """Start one, with more arguments; None if this binary is built without TLS."""
         from client._embedded import _free_port
         from client._errors import EmbeddedServerError
 
         port = _free_port()
         chain, key = papers
-        args = ["--tls-port", str(port), "--tls-auth-clients", "no"]
+        args = [*more, "--tls-port", str(port), "--tls-auth-clients", "no"]
         args += ["--tls-cert-file", chain, "--tls-key-file", key, "--tls-ca-cert-file", ca]
         try:
-            return cls(stack.enter_context(binary.start(args=args)), port)
+            return cls(binary, stack.enter_context(binary.start(args=args)), port)
         except EmbeddedServerError as error:
             # Redis refuses the directive; Valkey's TLS is a module that may not be there.
             if "Bad directive" in str(error) or "finding TLS support" in str(error):

@@ -117,6 +117,34 @@ def protocol(request: pytest.FixtureRequest) -> Any:
     return request.param
 
 
+def test_sentinels_and_where_they_lead_are_reached_over_tls(tls: TlsServer, papers: Papers) -> None:
+    with ExitStack() as stack:
+        as_sentinel = ["--sentinel", "--tls-replication", "yes"]
+        sentinel = TlsServer.start(tls.binary, stack, papers.good, papers.ca, as_sentinel)
+        assert sentinel is not None
+        ask(sentinel.server, "SENTINEL", "MONITOR", "mymaster", "127.0.0.1", tls.port, 1)
+        url = f"sentinels://{sentinel.address}/mymaster"
+        with client.connect(url, ssl_ca_certs=papers.ca, cache=True) as db:
+            db.execute("SET", "k", "v")
+            assert [db.execute("GET", "k") for _ in range(2)] == [b"v"] * 2
+
+        @on_loop
+        async def go() -> None:
+            async with client.connect_async(url, ssl_ca_certs=papers.ca) as db:
+                assert await db.execute("GET", "k") == b"v"
+
+        go()
+        # Neither is believed without the right certificate: not the sentinel, not the primary.
+        reason = f"{sentinel.address}: .*certificate verify failed"
+        with pytest.raises(client.ConnectError, match=reason):
+            client.connect(url)
+        tls.show(papers.of_another_host)
+        with pytest.raises(
+            client.ConnectError, match=f"127.0.0.1:{tls.port}: .*IP address mismatch"
+        ):
+            client.connect(url, ssl_ca_certs=papers.ca)
+
+
 def test_20_megabytes_go_over_tls_both_ways(tls: TlsServer, papers: Papers) -> None:
     value = bytes(range(256)) * (20 * MEGABYTE // 256)
     with client.connect(tls.url, ssl_ca_certs=papers.ca) as db:
