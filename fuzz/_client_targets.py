@@ -24,6 +24,7 @@ from client._pubsub import Inbox, Message
 from client._session import Session, redact, role
 from resp import NEED_DATA, ProtocolError, Push
 
+from ._inputs import REPLIES, URLS
 from ._outcome import exact
 from ._source import Source
 
@@ -249,4 +250,4 @@ CLIENT_TARGETS = {
     "command_table": command_table,
     "cache": cache,
 }
-CLIENT_STREAMS = frozenset(("session", "messages"))
+CLIENT_CORPORA = {"session": REPLIES, "messages": REPLIES, "url": URLS}
