@@ -17,20 +17,6 @@ A target is a function from bytes to None that raises if something does not hold
 `python -m fuzz` runs them with the standard library alone, and says how many lines of codec and
 client a sample of the inputs came to; `python -m fuzz --atheris` is guided by libFuzzer's coverage.
 A finding is printed as a literal, to become a row of the tests.
+
+Nothing is imported here: under atheris, codec and client have to be imported by its own hand.
 """
-
-from ._runner import Finding, Run, fuzz
-from ._targets import TARGETS, any_cut, commands, encoder_twins, reencode, round_trip, twins
-
-__all__ = [
-    "TARGETS",
-    "Finding",
-    "Run",
-    "any_cut",
-    "commands",
-    "encoder_twins",
-    "fuzz",
-    "reencode",
-    "round_trip",
-    "twins",
-]

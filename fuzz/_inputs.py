@@ -100,6 +100,29 @@ LINES = (
 )
 REPLIES = Corpus(SEEDS, TOKENS, header=2, grammar=True)
 
+# What a connection hears: replies, and what they are to be told from.
+TALK = Corpus(
+    (
+        *SEEDS,
+        b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n",
+        b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n>3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nm\r\n",
+        b"*3\r\n$10\r\npsubscribe\r\n$2\r\np*\r\n:1\r\n*4\r\n$8\r\npmessage\r\n$2\r\np*\r\n$2\r\npq\r\n$1\r\nm\r\n",
+        b"*3\r\n$10\r\nssubscribe\r\n$1\r\ns\r\n:1\r\n*3\r\n$8\r\nsmessage\r\n$1\r\ns\r\n$1\r\n\xff\r\n",
+        b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n>3\r\n$12\r\npunsubscribe\r\n_\r\n:0\r\n+OK\r\n",
+        b"*3\r\n$10\r\ninvalidate\r\n$1\r\nk\r\n*-1\r\n>2\r\n$10\r\ninvalidate\r\n_\r\n+PONG\r\n",
+        b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n+OK\r\n",
+        b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:2\r\n-NOPROTO sorry\r\n",
+        b"+QUEUED\r\n*2\r\n-ERR in it, `secret`\r\n+OK\r\n-WRONGPASS no\r\n+RESET\r\n",
+    ),
+    (
+        *TOKENS,
+        *(b"message", b"subscribe", b"$9\r\nsubscribe\r\n", b"$7\r\nmessage\r\n", b"un", b"proto"),
+        *(b">3\r\n", b">4\r\n", b"*3\r\n", b"*4\r\n", b"$1\r\nb\r\n", b"$1\r\ns\r\n", b":3\r\n"),
+    ),
+    header=2,
+    grammar=True,
+)
+
 URLS = Corpus(
     (
         b"redis://localhost:6379/0",

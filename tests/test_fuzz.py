@@ -27,11 +27,21 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # behind the installed packages: what is tested stays what it was
 
-from fuzz import TARGETS, any_cut, commands, encoder_twins, fuzz, round_trip, twins  # noqa: E402
 from fuzz import _runner as runner  # noqa: E402
 from fuzz._inputs import REPLIES, Corpus  # noqa: E402
 from fuzz._lines import summary  # noqa: E402
-from fuzz._targets import COMPILED, CORPORA, PARITY  # noqa: E402
+from fuzz._runner import fuzz  # noqa: E402
+from fuzz._targets import (  # noqa: E402
+    COMPILED,
+    CORPORA,
+    PARITY,
+    TARGETS,
+    any_cut,
+    commands,
+    encoder_twins,
+    round_trip,
+    twins,
+)
 
 EXECUTIONS = 1500
 
