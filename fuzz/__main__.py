@@ -11,6 +11,7 @@ import argparse
 import ast
 import os
 import random
+import re
 import shlex
 import sys
 import tempfile
@@ -35,15 +36,12 @@ def main() -> int:
             atheris = import_module("atheris")
         except ImportError:
             parser.error("atheris is not installed; pip install 'resp-client[fuzz]' brings it")
-        # The package brought them in already, without the counters of coverage.
-        for name in [name for name in sys.modules if name.startswith(("resp", "client", "fuzz._"))]:
-            del sys.modules[name]
         with atheris.instrument_imports(include=["resp", "client"]):
             import client  # noqa: F401
             import resp.pure
 
     import resp
-    from fuzz._targets import COMPILED, PARITY, TARGETS
+    from fuzz._targets import COMPILED, PARITY, PURE_TARGETS, TARGETS
 
     for name in options.target or ():
         if name not in TARGETS:
@@ -55,11 +53,13 @@ def main() -> int:
         data = ast.literal_eval(options.input)
         if not isinstance(data, bytes) or len(names) != 1:
             parser.error("--input needs a bytes literal and one --target")
-        TARGETS[names[0]](data)
+        for target in TARGETS[names[0]], PURE_TARGETS[names[0]]:
+            target(data)
         print(f"{names[0]}: ok")
         return 0
 
     failed = False
+    lines: set[tuple[str, int]] = set()
     for name in options.target or TARGETS:
         if name not in names:
             print(f"{name}: absent, the compiled twin is not importable", flush=True)
@@ -67,19 +67,38 @@ def main() -> int:
         elif options.atheris:
             failed = _atheris(name, options.seconds / len(names), options.seed) or failed
         else:
-            failed = _standard(name, options, len(names)) or failed
+            failed = _standard(name, options, len(names), lines) or failed
+    if lines:
+        from fuzz._lines import summary
+
+        print("lines of their functions that those that were traced came to:")
+        print(summary(lines))
     return int(failed)
 
 
-def _standard(name: str, options: argparse.Namespace, share: int) -> bool:
-    """Run one target with our own runner; return whether it failed."""
+def _standard(
+    name: str, options: argparse.Namespace, share: int, lines: set[tuple[str, int]]
+) -> bool:
+    """Run one target with our own runner, add the lines reached; return whether it failed."""
     from fuzz._runner import fuzz
-    from fuzz._targets import TARGETS
+    from fuzz._targets import CORPORA, PURE_TARGETS, TARGETS
 
     seconds = options.seconds / share if options.executions is None else None
-    run = fuzz(TARGETS[name], seed=options.seed, seconds=seconds, executions=options.executions)
-    ending = "ok" if run.finding is None else "FAILED"
-    print(f"{name}: {run.executions:,} executions in {run.seconds:.1f} s, {ending}", flush=True)
+    run = fuzz(
+        TARGETS[name],
+        corpus=CORPORA.get(name),
+        pure=PURE_TARGETS[name],
+        seed=options.seed,
+        seconds=seconds,
+        executions=options.executions,
+    )
+    lines |= run.lines
+    print(
+        f"{name}: {run.executions:,} executions in {run.seconds:.1f} s, "
+        f"{len(run.lines):,} lines in the {run.traced:,} that were traced, "
+        f"{'ok' if run.finding is None else 'FAILED'}",
+        flush=True,
+    )
     if run.finding is not None:
         _show(name, run.finding.data, run.finding.error)
     return run.finding is not None
@@ -87,55 +106,77 @@ def _standard(name: str, options: argparse.Namespace, share: int) -> bool:
 
 def _atheris(name: str, seconds: float, seed: int) -> bool:
     """Run one target under atheris, in a child: its `Fuzz()` never returns."""
-    from fuzz._inputs import SEEDS
-    from fuzz._targets import STREAMS, TARGETS
+    from fuzz._targets import CORPORA, PURE_TARGETS
 
+    target = PURE_TARGETS[name]  # nothing is seen of what is compiled, and so nothing guides
     atheris = import_module("atheris")
-    with tempfile.TemporaryDirectory() as found:
-        corpus = Path(found, "corpus")
-        corpus.mkdir()
-        for number, data in enumerate(SEEDS if name in STREAMS else ()):
-            corpus.joinpath(f"{number}").write_bytes(bytes((number % 16, number)) + data)
-        print(f"{name}: under atheris for {seconds:.0f} s", flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        found, said = Path(folder, "found"), Path(folder, "said")
+        corpus, dictionary = Path(folder, "corpus"), Path(folder, "dictionary")
+        for directory in found, corpus:
+            directory.mkdir()
+        arguments = [
+            "fuzz",
+            f"-max_total_time={max(1, round(seconds))}",
+            f"-seed={seed % 2**32 or 1}",
+            "-timeout=20",
+            "-max_len=4096",
+            "-print_final_stats=1",
+            f"-artifact_prefix={found}{os.sep}",
+        ]
+        if (given := CORPORA.get(name)) is not None:
+            for number, data in enumerate(given.started()):
+                corpus.joinpath(f"{number}").write_bytes(data)
+            words = ("".join(f"\\x{byte:02x}" for byte in token) for token in given.tokens)
+            dictionary.write_text("".join(f'"{word}"\n' for word in words))
+            arguments.append(f"-dict={dictionary}")
 
         def watched(data: bytes) -> None:
             try:
-                TARGETS[name](data)
+                target(data)
             except Exception:  # noqa: BLE001  # a target fails by raising, whatever it raises
-                Path(found, "failing").write_bytes(data)
+                found.joinpath("failing").write_bytes(data)
                 os._exit(1)
 
         child = os.fork()
         if not child:
-            artifacts = f"-artifact_prefix={found}{os.sep}"
-            limits = (f"-max_total_time={max(1, round(seconds))}", f"-seed={seed % 2**32 or 1}")
-            arguments = (
-                "fuzz",
-                *limits,
-                "-timeout=20",
-                "-max_len=4096",
-                "-verbosity=0",
-                "-print_final_stats=1",
-            )
             try:
-                atheris.Setup([*arguments, artifacts, str(corpus)], watched)
+                with said.open("wb") as file:
+                    os.dup2(file.fileno(), 2)
+                atheris.Setup([*arguments, str(corpus)], watched)
                 atheris.Fuzz()
             finally:  # a crash leaves its input there by libFuzzer's own hand
                 os._exit(0)
         _, status = os.waitpid(child, 0)
-        failing = [path for path in Path(found).iterdir() if path != corpus]
-        print(f"{name}: {'FAILED' if status else 'ok'}", flush=True)
+        failing = [*found.iterdir()]
+        failed = bool(status or failing)
+        log = said.read_text(errors="replace")
+        print(f"{name}: {_last_words(log)}, {'FAILED' if failed else 'ok'}", flush=True)
+        if failed and not failing:
+            print(log[-2000:])
         for path in failing:
             _minimised(name, path.read_bytes())
-    return bool(status)
+    return failed
+
+
+def _last_words(log: str) -> str:
+    """Say what libFuzzer told last: its executions, and the branches and edges that it counts."""
+    told = re.findall(r"^#(\d+)\s.* cov: (\d+) ft: (\d+) corp: (\d+)", log, re.MULTILINE)
+    if not told:
+        return "libFuzzer told nothing"
+    executions, edges, features, kept = map(int, told[-1])
+    return (
+        f"{executions:,} executions under atheris, {edges:,} edges and {features:,} features "
+        f"covered, {kept:,} inputs kept for it"
+    )
 
 
 def _minimised(name: str, data: bytes) -> None:
     from fuzz._runner import Finding, check, minimise
-    from fuzz._targets import TARGETS
+    from fuzz._targets import PURE_TARGETS
 
-    error = check(TARGETS[name], data) or "it does not fail again"
-    _show(name, *minimise(TARGETS[name], Finding(data, error)))
+    error = check(PURE_TARGETS[name], data) or "it does not fail again"
+    _show(name, *minimise(PURE_TARGETS[name], Finding(data, error)))
 
 
 def _show(name: str, data: bytes, error: str) -> None:

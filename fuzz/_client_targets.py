@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import resp
-from client import Cache, UnexpectedReply
+from client import MISS, Cache, UnexpectedReply
+from client._cache import Source as Origin
 from client._command_table import COMMANDS as TABLE
 from client._commands import (
     blocks_for,
@@ -22,10 +24,15 @@ from client._handshake import announced_keys
 from client._options import Options
 from client._pubsub import Inbox, Message
 from client._session import Session, redact, role
-from resp import NEED_DATA, ProtocolError, Push
+from resp import NEED_DATA, ProtocolError, Push, ReplyError
 
+from ._inputs import TALK, URLS
 from ._outcome import exact
 from ._source import Source
+
+if TYPE_CHECKING:
+    from client._cache import Reservation
+    from client._session import Trace
 
 HEADER = 2
 MAX_BULK = 4096
@@ -44,6 +51,8 @@ COMMANDS: tuple[tuple[Any, ...], ...] = (
     ("RESET",),
     ("CLIENT", "TRACKING", "ON"),
     ("AUTH", "secret"),
+    ("HELLO", 3, "AUTH", "me", "secret"),
+    (bytearray(b"unsubscribe"), b"b"),
     ("MULTI",),
     ("EXEC",),
 )
@@ -64,6 +73,10 @@ def session(data: bytes) -> None:
     whole = _replies(sent, [stream])
     cut = _replies(sent, [stream[at : at + size] for at in range(0, len(stream), size)])
     assert cut == whole, f"cut by {size}: {cut} is not {whole}"
+    traced: list[str] = []
+    slowly = _replies(sent, [stream], lambda _, way, frame: traced.append(f"{way} {frame}"))
+    assert slowly == whole, f"traced: {slowly} is not {whole}"
+    assert not any("secret" in line for line in traced[: len(sent)]), traced
     results, _, failure = whole
     assert len(results) <= len(sent)
     if chosen % 3 == 0:
@@ -81,7 +94,7 @@ def session(data: bytes) -> None:
 
 
 def _replies(
-    commands: list[tuple[Any, ...]], chunks: list[bytes]
+    commands: list[tuple[Any, ...]], chunks: list[bytes], trace: Trace | None = None
 ) -> tuple[list[Any], list[Any], type[Exception] | None]:
     pushes: list[Any] = []
 
@@ -89,7 +102,7 @@ def _replies(
         pushes.append(exact(push))
         announced_keys(push)
 
-    talk = Session(on_push=on_push, max_bulk=MAX_BULK)
+    talk = Session(on_push=on_push, max_bulk=MAX_BULK, trace=trace)
     for command in commands:
         talk.send(*command)
     results: list[Any] = []
@@ -210,36 +223,146 @@ def _names() -> list[bytes]:
 
 
 def cache(data: bytes) -> None:
-    """Check that a cache stays within its bounds and consistent, whatever is done to it."""
+    """Check that a cache serves nothing that changed since it was read, and keeps its bounds.
+
+    Every key has a version, which a change moves on and announces. A value names the versions that
+    were there when its keys were read: so a hit tells by itself whether it is stale.
+    """
     source = Source(data)
     now = 0.0
-    held = Cache(max_entries=5, max_bytes=3000, max_ttl=10.0, clock=lambda: now)
+    versions = dict.fromkeys(range(6), 0)
+    most = (3, 20)[source.byte() % 2]
+    held = Cache(max_entries=most, max_bytes=4800, max_ttl=10.0, clock=lambda: now)
+    news = held.events(max_events=8)
+    woken: list[Reservation] = []
     epoch = held.open()
-    standing: list[Any] = []
+    alive = Origin()
+    fresh_until = float("inf")
+    standing: list[tuple[Reservation, dict[int, int], Origin]] = []
+    filled: dict[Any, tuple[Origin, float]] = {}  # who read it, and when it ends
+
+    def read(key: int) -> tuple[bytes, dict[int, int]]:
+        return b"%d" % key, {key: versions[key]}
+
     while source.position < len(source.data):
-        step = source.byte() % 9
-        key = b"%d" % (source.byte() % 6)
-        if step < 3:
-            reservation = held.reserve((b"GET", key), (key, b"0"), epoch)
-            if reservation is not None:
-                standing.append(reservation)
-        elif step < 6 and standing:
-            value = source.string() if step == 3 else [source.string(), [source.byte()]]
-            held.fill(standing.pop(source.byte() % len(standing)), value, source.byte() or None)
-        elif step == 6:
-            held.invalidate((key,))
-        elif step == 7:
-            now += source.byte() / 50
-        elif source.byte() % 4:
-            held.get((b"GET", key))
-        else:
-            held.close("test")
-            epoch = held.open()
+        step, key = source.byte() % 16, source.byte() % 6
+        chosen = standing.pop(source.byte() % len(standing)) if standing else None
+        match step:
+            case 0 | 1 | 2:
+                name, seen = read(key)
+                asked = (b"GET", name) if step else (b"GET", name, key)
+                token = held.reserve(asked, (name,), epoch, alive)
+                if token is not None:
+                    assert held.flight(asked) is token
+                    standing.append((token, seen, alive))
+                    ended = partial(woken.append, token)
+                    assert held.when_ended(token, ended)
+            case 3 if chosen is not None:
+                name, seen = read(key)
+                if held.extend(chosen[0], (name,), now + source.byte()):
+                    for known, version in seen.items():
+                        chosen[1].setdefault(known, version)
+                standing.append(chosen)
+                chosen = None
+            case 4 | 5 | 6 if chosen is not None:
+                token, seen, reader = chosen
+                ttl = source.byte() / 10 or None
+                command = token.command
+                if held.fill(token, _valued(source, seen), ttl):
+                    filled[command] = reader, now + min(ttl or 10.0, 10.0)
+                assert token.gone is not None
+                assert not held.when_ended(token, woken.clear)
+                chosen = None
+            case 7 if chosen is not None:
+                held.abandon(chosen[0])
+                assert chosen[0] in woken
+                chosen = None
+            case 8 if chosen is not None:
+                held.rename(chosen[0], (b"RENAMED", key))
+            case 9 | 10:
+                versions[key] += 1
+                held.invalidate((str(key),) if step == 9 else (b"%d" % key, b"unknown"))
+            case 11:
+                now += source.byte() / 50
+            case 12:
+                alive = Origin()
+            case 13:
+                held.end(alive)
+                alive = Origin()
+            case 14 if key == 0:
+                held.close("test")
+                assert not len(held)
+                bound = source.byte() / 10 or float("inf")
+                epoch, fresh_until = held.open(bound, now), now + bound
+            case 14 if key == 1:
+                held.invalidate(None)
+            case 14 if key == 2:
+                held.after_fork()
+                epoch, fresh_until = held.open(), float("inf")
+                assert not any(held.fill(token, b"late") for token, *_ in standing)
+                standing, chosen = [], None
+            case _:
+                while news.get(0) is not None:
+                    pass
+        if chosen is not None:
+            standing.append(chosen)
+        for command in (*held, (b"GET", b"0")):
+            held.explain(*command)
+            entry, found = held.find(command), held.get(command)
+            assert (entry is None) == (found is MISS)
+            if entry is not None:
+                reader, ends = filled[command]
+                assert reader.alive, f"{command}: who read it is gone"
+                assert now < min(ends, fresh_until), f"{command}: served at {now}"
+                expected = _stamp_of({int(key): versions[int(key)] for key in entry.keys})
+                assert _innermost(found) == expected, f"{command}: {found} is not {expected!r}"
+                if isinstance(found, list):
+                    found.clear()
+                    assert held.get(command), "its caller changed what is held"
         stats = held.stats
-        assert stats.entries + stats.reservations <= 5
-        assert stats.bytes <= 3000
+        assert stats.entries + stats.reservations <= most
+        assert stats.bytes <= 4800
         assert stats.reservations <= len(standing)
-        assert len(held._index) <= 2 * (stats.entries + stats.reservations)
+        assert len(held._index) <= 7 * (stats.entries + stats.reservations)
+        assert stats.refused_fills == sum(stats.refused_by.values())
+    for token, *_ in standing:
+        held.abandon(token)
+    assert held.stats.reservations == 0
+    held.flush()
+    assert (held.stats.bytes, len(held._index), len(held)) == (0, 0, 0)
+
+
+def _valued(source: Source, seen: dict[int, int]) -> Any:
+    """Return a value of any shape that names the versions it was made of."""
+    stamp = _stamp_of(seen)
+    match source.byte() % 8:
+        case 0:
+            return [stamp, source.string(), [source.byte()]]
+        case 1:
+            return [stamp, source.string()]
+        case 2:
+            return {stamp: {source.byte(): {source.byte()}}}
+        case 3:
+            return {stamp}
+        case 4:
+            return ReplyError("ERR")
+        case 5:
+            nested: Any = stamp
+            for _ in range(source.byte() % 40):
+                nested = [nested]
+            return nested
+        case _:
+            return stamp
+
+
+def _stamp_of(versions: dict[int, int]) -> bytes:
+    return b",".join(sorted(b"%d=%d" % pair for pair in versions.items()))
+
+
+def _innermost(value: Any) -> Any:
+    while not isinstance(value, bytes):
+        value = next(iter(value))
+    return value
 
 
 CLIENT_TARGETS = {
@@ -249,4 +372,4 @@ CLIENT_TARGETS = {
     "command_table": command_table,
     "cache": cache,
 }
-CLIENT_STREAMS = frozenset(("session", "messages"))
+CLIENT_CORPORA = {"session": TALK, "messages": TALK, "url": URLS}

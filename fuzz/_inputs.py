@@ -2,15 +2,40 @@
 
 The seeds are one of each kind, right and wrong. The grammar writes what no server would: every
 type inside every other, streamed and counted, with lengths that are off now and then. Mutation
-breaks both in the ways that bytes break: cut, doubled, spliced, a digit changed.
+breaks both in the ways that bytes break: cut, doubled, spliced, a digit changed. URLs are made by
+mutation alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from random import Random
+
+
+class Corpus(NamedTuple):
+    """What the inputs of a target are made of.
+
+    Attributes:
+        seeds: inputs to start from.
+        tokens: what mutation puts in.
+        header: how many bytes of choices stand before each.
+        grammar: whether the grammar of replies makes others.
+    """
+
+    seeds: tuple[bytes, ...]
+    tokens: tuple[bytes, ...]
+    header: int = 0
+    grammar: bool = False
+
+    def started(self) -> list[bytes]:
+        """Return the seeds as inputs, each behind a header of its own."""
+        return [
+            bytes((number % 16, number))[: self.header] + seed
+            for number, seed in enumerate(self.seeds)
+        ]
+
 
 SEEDS = (
     b"",
@@ -73,6 +98,51 @@ LINES = (
     *(b"#f", b",1.5", b",1e5", b",1.e5", b",inf", b",-nan", b",0.1e-5", b"(12345678901234567890"),
     *(b"(-0", b"$-1", b"*-1", b"*0", b"~0", b"%0", b"*?\r\n.", b"~?\r\n.", b"$?\r\n;0"),
 )
+REPLIES = Corpus(SEEDS, TOKENS, header=2, grammar=True)
+
+# What a connection hears: replies, and what they are to be told from.
+TALK = Corpus(
+    (
+        *SEEDS,
+        b"*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\nb\r\n:2\r\n",
+        b">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n>3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nm\r\n",
+        b"*3\r\n$10\r\npsubscribe\r\n$2\r\np*\r\n:1\r\n*4\r\n$8\r\npmessage\r\n$2\r\np*\r\n$2\r\npq\r\n$1\r\nm\r\n",
+        b"*3\r\n$10\r\nssubscribe\r\n$1\r\ns\r\n:1\r\n*3\r\n$8\r\nsmessage\r\n$1\r\ns\r\n$1\r\n\xff\r\n",
+        b"*3\r\n$11\r\nunsubscribe\r\n$1\r\na\r\n:0\r\n>3\r\n$12\r\npunsubscribe\r\n_\r\n:0\r\n+OK\r\n",
+        b"*3\r\n$10\r\ninvalidate\r\n$1\r\nk\r\n*-1\r\n>2\r\n$10\r\ninvalidate\r\n_\r\n+PONG\r\n",
+        b"%2\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:3\r\n+OK\r\n",
+        b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$5\r\nproto\r\n:2\r\n-NOPROTO sorry\r\n",
+        b"+QUEUED\r\n*2\r\n-ERR in it, `secret`\r\n+OK\r\n-WRONGPASS no\r\n+RESET\r\n",
+    ),
+    (
+        *TOKENS,
+        *(b"message", b"subscribe", b"$9\r\nsubscribe\r\n", b"$7\r\nmessage\r\n", b"un", b"proto"),
+        *(b">3\r\n", b">4\r\n", b"*3\r\n", b"*4\r\n", b"$1\r\nb\r\n", b"$1\r\ns\r\n", b":3\r\n"),
+    ),
+    header=2,
+    grammar=True,
+)
+
+URLS = Corpus(
+    (
+        b"redis://localhost:6379/0",
+        b"rediss://u:p%40ss@[::1]:1/15?protocol=2",
+        b"unix:///tmp/s%20ock?db=3",
+        b"unix://u:p@/tmp/socket?client_name=a",
+        b"sentinel://a,b:26379,[::1]:1/mymaster/3?timeout=1.5",
+        b"sentinels://:p@a:1,b/m?encoding=utf-8&connect_timeout=2",
+        b"h?db=1&protocol=3&encoding=latin-1&client_name=n&timeout=.5",
+        b"p@h:1/2",
+    ),
+    (
+        *(b"redis", b"rediss", b"unix", b"sentinel", b"sentinels", b"://", b"//", b"/", b":", b"@"),
+        *(b"?", b"&", b"=", b"#", b",", b"[", b"]", b"%", b"%40", b"%2F", b"%00", b"%ff", b"%u1"),
+        *(b"db", b"protocol", b"encoding", b"client_name", b"timeout", b"connect_timeout", b"ssl"),
+        *(b"0", b"-1", b"1.5", b".", b"65536", b"1e9", b"\xd9\xa1", b" ", b"\t", b"\n"),
+        *(b"\x00", b"\xc2\xa0", b"\xef\xbc\x8f", b"\xe2\x84\x80", b"\xff", b"m", b"::1", b"v1.x"),
+    ),
+)
+
 LONGEST = 4096  # bytes of a made input
 
 
@@ -102,7 +172,7 @@ def wire(random: Random, depth: int = 0) -> bytes:
     return b"%c%d\r\n%b" % (kind, count, body)
 
 
-def mutate(random: Random, data: bytes, corpus: tuple[bytes, ...]) -> bytes:
+def mutate(random: Random, data: bytes, corpus: Corpus) -> bytes:
     """Return the bytes with one thing changed."""
     here = random.randint(0, len(data))
     there = min(len(data), here + random.choice((1, 1, 2, 4, 16, 64)))
@@ -110,9 +180,9 @@ def mutate(random: Random, data: bytes, corpus: tuple[bytes, ...]) -> bytes:
         case 0:
             return data[:here] + data[there:]
         case 1:
-            return data[:here] + random.choice(TOKENS) + data[here:]
+            return data[:here] + random.choice(corpus.tokens) + data[here:]
         case 2:
-            return data[:here] + random.choice(TOKENS) + data[there:]
+            return data[:here] + random.choice(corpus.tokens) + data[there:]
         case 3:
             return data[:there] + data[here:there] * random.choice((1, 1, 2, 9)) + data[there:]
         case 4 if data:
@@ -120,20 +190,20 @@ def mutate(random: Random, data: bytes, corpus: tuple[bytes, ...]) -> bytes:
             changed = data[here] ^ 1 << random.randrange(8)
             return data[:here] + bytes((changed,)) + data[here + 1 :]
         case 5:
-            other = random.choice(corpus)
+            other = random.choice(corpus.seeds)
             return data[:here] + other[random.randint(0, len(other)) :]
         case _:
             return data[:here] + random.randbytes(random.randint(0, 4)) + data[there:]
 
 
-def make(random: Random, corpus: tuple[bytes, ...], *, stream: bool) -> bytes:
-    """Return one input: of a target that reads streams, or of one that reads choices."""
-    if not stream:
+def make(random: Random, corpus: Corpus | None) -> bytes:
+    """Return one input: made of a corpus, or choices for a target that makes the rest itself."""
+    if corpus is None:
         return random.randbytes(random.choice((4, 16, 64, 256, 1024)))
-    if random.randrange(2):
-        data = random.choice(corpus)
+    if random.randrange(2) or not corpus.grammar:
+        data = random.choice(corpus.seeds)
     else:
         data = b"".join(wire(random) for _ in range(random.randint(1, 4)))
     for _ in range(random.choice((0, 1, 1, 2, 4))):
         data = mutate(random, data, corpus)
-    return random.randbytes(2) + data[-LONGEST:]
+    return random.randbytes(corpus.header) + data[-LONGEST:]

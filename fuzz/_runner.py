@@ -13,16 +13,23 @@ import pickle
 import random
 import signal
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from ._inputs import SEEDS, make
-from ._targets import STREAMS
+from ._inputs import make
+from ._lines import run_traced
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from ._inputs import Corpus
+    from ._lines import Line
+
+T = TypeVar("T")
+
 HANGS = 10.0  # seconds for one input; the slowest take some milliseconds
 MINIMISING = 20.0  # seconds for making a failing input smaller
+TRACING = 0.1  # of the time goes into inputs that are looked at
+LONGEST_TRACED = 1024  # bytes; traced, some take as long as a thousand others
 ROOM = 1 << 20  # bytes of shared memory, far above the longest input
 
 
@@ -34,76 +41,98 @@ class Finding(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What came of fuzzing one target."""
+    """What came of fuzzing one target: how often it ran, what it came to, and what failed."""
 
     executions: int
     seconds: float
     finding: Finding | None
+    traced: int = 0
+    lines: frozenset[Line] = frozenset()
+
+
+class Explored(NamedTuple):
+    """What a child tells of its inputs: the failing one, and where the traced ones came to."""
+
+    finding: Finding | None
+    traced: int
+    lines: set[Line]
 
 
 def fuzz(
     target: Callable[[bytes], None],
     *,
-    stream: bool | None = None,
+    corpus: Corpus | None = None,
+    pure: Callable[[bytes], None] | None = None,
     seed: int = 0,
     seconds: float | None = None,
     executions: int | None = None,
-    corpus: tuple[bytes, ...] = SEEDS,
 ) -> Run:
     """Run a target until it fails, or for so many seconds or executions.
 
-    `stream` says that its input is a stream behind a header, which the package's own targets say
-    by their name. The same seed makes the same inputs.
+    Its inputs are made of the corpus, or are choices where there is none. `pure` is the target on
+    the pure twins, if that is another: a sample of the inputs runs there as well, traced. The same
+    seed makes the same inputs.
     """
     if seconds is None and executions is None:
         raise ValueError("expected seconds, executions or both")
-    if stream is None:
-        stream = target.__name__ in STREAMS
     began = time.monotonic()
     deadline = began + seconds if seconds is not None else None
-    count, failing = _explore(target, _inputs(seed, corpus, stream=stream), deadline, executions)
+    inputs = _inputs(seed, corpus)
+    count, explored = _explore(target, pure or target, inputs, deadline, executions)
     took = time.monotonic() - began
-    if failing is None:
-        return Run(count, took, None)
-    return Run(count, took, minimise(target, failing))
+    failing = explored.finding
+    if failing is not None:
+        if pure is not None and check(target, failing.data) is None:
+            target = pure  # it was the traced one that failed
+        failing = minimise(target, failing)
+    return Run(count, took, failing, explored.traced, frozenset(explored.lines))
 
 
-def _inputs(seed: int, corpus: tuple[bytes, ...], *, stream: bool) -> Iterator[bytes]:
+def _inputs(seed: int, corpus: Corpus | None) -> Iterator[bytes]:
     generator = random.Random(seed)
-    if stream:
-        for number, data in enumerate(corpus):
-            yield bytes((number % 16, number)) + data
+    if corpus is not None:
+        yield from corpus.started()
     while True:
-        yield make(generator, corpus, stream=stream)
+        yield make(generator, corpus)
 
 
 def _explore(
     target: Callable[[bytes], None],
+    pure: Callable[[bytes], None],
     inputs: Iterator[bytes],
     deadline: float | None,
     executions: int | None,
-) -> tuple[int, Finding | None]:
-    """Run the inputs in a child; return how many it ran, and the one that failed."""
+) -> tuple[int, Explored]:
+    """Run the inputs in a child; return how many it ran, and what it found."""
 
-    def loop(shared: mmap.mmap) -> Finding | None:
-        count = 0
+    def loop(shared: mmap.mmap) -> Explored:
+        count = traced = 0
+        tracing = 0.0  # seconds
+        lines: set[Line] = set()
+        began = time.monotonic()
         for data in inputs:
-            if count == executions or (deadline is not None and time.monotonic() > deadline):
+            now = time.monotonic()
+            if count == executions or (deadline is not None and now > deadline):
                 break
             _leave(shared, count, data)
             error = _failure(target, data)
             count += 1
+            if error is None and tracing <= TRACING * (now - began) and len(data) <= LONGEST_TRACED:
+                now = time.monotonic()
+                error = _failure(lambda data: run_traced(pure, data, lines), data)
+                tracing += time.monotonic() - now
+                traced += 1
             if error is not None:
-                return Finding(data, error)
+                return Explored(Finding(data, error), traced, lines)
         _leave(shared, count, b"")
-        return None
+        return Explored(None, traced, lines)
 
     with mmap.mmap(-1, ROOM) as shared:
-        finding = _in_child(shared, loop)
+        explored = _in_child(shared, loop)
         count, data = _left(shared)
-        if isinstance(finding, int):
-            finding = Finding(data, _died(finding))
-        return count + (finding is not None), finding
+        if isinstance(explored, int):
+            explored = Explored(Finding(data, _died(explored)), 0, set())
+        return count + (explored.finding is not None), explored
 
 
 def minimise(target: Callable[[bytes], None], finding: Finding) -> Finding:
@@ -169,9 +198,7 @@ def _failure(target: Callable[[bytes], None], data: bytes) -> str | None:
     return None
 
 
-def _in_child(
-    shared: mmap.mmap, work: Callable[[mmap.mmap], Finding | None]
-) -> Finding | int | None:
+def _in_child(shared: mmap.mmap, work: Callable[[mmap.mmap], T]) -> T | int:
     """Fork; return what `work` returns in the child, or the signal that ended it."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -197,8 +224,8 @@ def _in_child(
         return os.WTERMSIG(status)
     if status:
         raise RuntimeError("the child of the fuzzer failed; see above")
-    finding: Finding | None = pickle.loads(answer)
-    return finding
+    result: T = pickle.loads(answer)
+    return result
 
 
 def _leave(shared: mmap.mmap, count: int, data: bytes) -> None:

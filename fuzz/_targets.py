@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import resp
 from resp import Attributed, ProtocolError, Push, ReplyError
 
-from ._client_targets import CLIENT_STREAMS, CLIENT_TARGETS
+from ._client_targets import CLIENT_CORPORA, CLIENT_TARGETS
+from ._inputs import REPLIES
 from ._outcome import WAYS, Codec, exact, outcome, stream_outcome
 from ._source import Source
 
@@ -158,8 +160,16 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "encoder_twins": encoder_twins,
     **CLIENT_TARGETS,
 }
-# Those whose input is a stream behind a header; the others take their choices from a `Source`.
-STREAMS = frozenset(("any_cut", "twins", "reencode")) | CLIENT_STREAMS
+# The same on the pure twins, where the target chooses its codec.
+PURE_TARGETS: dict[str, Callable[[bytes], None]] = {
+    **TARGETS,
+    **{
+        target.__name__: partial(target, codec=PURE)
+        for target in (any_cut, round_trip, reencode, commands)
+    },
+}
+# What inputs are made of; the others take their choices from a `Source`.
+CORPORA = {"any_cut": REPLIES, "twins": REPLIES, "reencode": REPLIES, **CLIENT_CORPORA}
 # Those that compare the two implementations, and so need both.
 PARITY = frozenset(("twins", "encoder_twins"))
 

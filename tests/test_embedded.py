@@ -470,6 +470,86 @@ def test_it_ends_with_its_supervisor(private_server: StartServer, number: int) -
     assert not Path(server.unix_path).parent.exists()
 
 
+# What it does for this: the supervisor alone. The process that it keeps is a Python, whose program
+# is the configuration. It starts without the flags that hide it from a measurement of coverage.
+
+
+class Supervised:
+    """A supervisor, and the directory that it made."""
+
+    def __init__(self, temp: Path, binary: str = sys.executable, parent: int = 0) -> None:
+        script = Path(_embedded.__file__).with_name("_supervisor.py")
+        arguments = [str(parent or os.getpid()), str(temp), binary]
+        self.run = subprocess.Popen(
+            [sys.executable, script, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        assert self.run.stdin is not None
+        assert self.run.stdout is not None
+        self.stdin, self.stdout = self.run.stdin, self.run.stdout
+        self.directory = Path(os.fsdecode(self.stdout.readline().rstrip(b"\n")))
+        if not parent:
+            self.directory.joinpath("server.conf").write_text("import time; time.sleep(60)")
+
+    def tell(self, *words: str | int) -> list[int]:
+        """Give it commands at once; return what it answers to each."""
+        self.stdin.write("".join(f"{word}\n" for word in words).encode())
+        self.stdin.flush()
+        return [int(self.stdout.readline()) for _ in words]
+
+
+@contextmanager
+def supervised(temp: Path, binary: str = sys.executable, parent: int = 0) -> Iterator[Supervised]:
+    supervisor = Supervised(temp, binary, parent)
+    with supervisor.run as run:
+        try:
+            yield supervisor
+            supervisor.stdin.close()
+            assert run.wait(PATIENCE) == 0
+        finally:
+            run.kill()
+    assert list(temp.iterdir()) == []
+
+
+@linux_only
+def test_the_supervisor_carries_out_what_it_reads(tmp_path: Path) -> None:
+    with supervised(tmp_path) as supervisor:
+        assert supervisor.tell(0) == [0]
+        (pid,) = supervisor.tell("start")
+        assert runs(pid)
+        assert supervisor.tell("start", 0, signal.SIGSTOP, signal.SIGCONT) == [pid] * 4
+        assert supervisor.tell(signal.SIGKILL, 0) == [0, 0]
+        assert not runs(pid)
+        (last,) = supervisor.tell("start")
+        folder = supervisor.directory / "folder"
+        folder.mkdir()
+        folder.joinpath("file").touch()
+        if runs(last):
+            supervisor.stdin.write(b"quit\n")
+    assert not runs(last)
+
+
+@linux_only
+def test_the_supervisor_leaves_no_zombie(tmp_path: Path) -> None:
+    with supervised(tmp_path) as supervisor:
+        supervisor.directory.joinpath("server.conf").write_text("")
+        (pid,) = supervisor.tell("start")
+        wait_until(lambda: not Path(f"/proc/{pid}").exists())
+        assert supervisor.tell(0) == [0]
+
+
+def test_the_supervisor_says_in_the_log_what_it_can_not_run(tmp_path: Path) -> None:
+    with supervised(tmp_path, binary="/nowhere") as supervisor:
+        assert supervisor.tell("start") != [0]
+        wait_until(lambda: supervisor.tell(0) == [0])
+        log = supervisor.directory.joinpath("server.log").read_text()
+        assert log == "cannot run /nowhere: No such file or directory\n"
+
+
+def test_the_supervisor_of_a_parent_that_is_gone_ends(tmp_path: Path) -> None:
+    with supervised(tmp_path, parent=1) as supervisor:
+        assert supervisor.run.wait(PATIENCE) == 0
+
+
 # What others can see
 
 

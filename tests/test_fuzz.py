@@ -7,6 +7,7 @@ planted, one of each kind that it looks for.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,9 +27,21 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT))  # behind the installed packages: what is tested stays what it was
 
-from fuzz import TARGETS, any_cut, commands, encoder_twins, fuzz, round_trip, twins  # noqa: E402
 from fuzz import _runner as runner  # noqa: E402
-from fuzz._targets import COMPILED, PARITY  # noqa: E402
+from fuzz._inputs import REPLIES, Corpus  # noqa: E402
+from fuzz._lines import summary  # noqa: E402
+from fuzz._runner import fuzz  # noqa: E402
+from fuzz._targets import (  # noqa: E402
+    COMPILED,
+    CORPORA,
+    PARITY,
+    TARGETS,
+    any_cut,
+    commands,
+    encoder_twins,
+    round_trip,
+    twins,
+)
 
 EXECUTIONS = 1500
 
@@ -39,14 +52,15 @@ def planted(**names: Any) -> Any:
 
 
 def run(target: Callable[[bytes], None], *, stream: bool, executions: int = 50_000) -> runner.Run:
-    return fuzz(target, stream=stream, seed=7, seconds=60, executions=executions)
+    corpus = REPLIES if stream else None
+    return fuzz(target, corpus=corpus, seed=7, seconds=60, executions=executions)
 
 
 @pytest.mark.parametrize("name", TARGETS)
 def test_target_holds(name: str) -> None:
     if name in PARITY and COMPILED is None:
         pytest.skip("the compiled twin is not importable")
-    found = fuzz(TARGETS[name], seed=7, executions=EXECUTIONS)
+    found = fuzz(TARGETS[name], corpus=CORPORA.get(name), seed=7, executions=EXECUTIONS)
     assert found.finding is None
     assert found.executions == EXECUTIONS
 
@@ -131,13 +145,35 @@ def test_input_that_does_not_come_back_is_found(monkeypatch: pytest.MonkeyPatch)
     assert finding.error.startswith("SIGALRM: no end")
 
 
+def test_what_fails_on_the_pure_twin_alone_is_found() -> None:
+    def broken(data: bytes) -> None:
+        assert b"|" not in data
+
+    finding = fuzz(lambda _: None, corpus=REPLIES, pure=broken, seed=7, seconds=60).finding
+    assert finding is not None
+    assert (finding.data, finding.error[:16]) == (b"|", "AssertionError: ")
+
+
+def test_lines_that_the_inputs_come_to_are_told() -> None:
+    def target(_: bytes) -> None:
+        resp.pure.parse(b":1\r\n")
+
+    found = fuzz(target, seed=7, executions=1)
+    assert found.traced == 1
+    files = {Path(file) for file, _ in found.lines}
+    assert {file.parent.name for file in files} == {"resp"}
+    told = re.findall(r"resp/(\w+)\.py (\d+) of (\d+)", summary(set(found.lines)))
+    assert [f"{name}.py" for name, *_ in told] == sorted(file.name for file in files)
+    assert all(0 < int(reached) <= int(there) for _, reached, there in told)
+
+
 def test_same_seed_makes_the_same_inputs() -> None:
     def refuse(_: bytes) -> None:
         raise ValueError
 
     first, again = (run(refuse, stream=False) for _ in range(2))
     assert first.executions == again.executions == 1
-    inputs = [runner._inputs(seed, (b"+OK\r\n",), stream=True) for seed in (1, 1, 2)]
+    inputs = [runner._inputs(seed, Corpus((b"+OK\r\n",), (b"\n",))) for seed in (1, 1, 2)]
     one, same, other = ([next(each) for _ in range(50)] for each in inputs)
     assert one == same != other
 
@@ -160,6 +196,8 @@ def test_command_line_names_seed_executions_and_absent_twins() -> None:
     assert status == 0, output
     assert "seed 3" in output
     assert "any_cut: 20 executions" in output
+    assert re.search(r"[1-9]\d* lines in the [1-9]\d* that were traced", output)
+    assert re.search(r"resp/_parser.py [1-9]\d* of \d+", output)
     assert "twins: absent" in output
 
 

@@ -462,6 +462,8 @@ def test_a_finaliser_that_reads(codec: Any) -> None:
 @TWINS
 def test_threads_share_a_parser(codec: Any) -> None:
     """They are told so, or take turns: nothing else may come of it."""
+    if codec is pure and sys.gettrace() is not None:
+        pytest.skip("a trace function lets another thread in where Python itself would not")
     parser = codec.Parser(encoding="ascii", errors="backslashreplace")
     wire = b"*3\r\n$3\r\nabc\r\n$2\r\na\xff\r\n%1\r\n+k\r\n-ERR no\r\n"
     one = ["abc", "a\\xff", {"k": ReplyError("ERR no")}]

@@ -211,6 +211,7 @@ def test_an_interrupt_while_the_error_is_made_spends_the_parser(
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs POSIX timers")
+@pytest.mark.skipif(sys.gettrace() is not None, reason="it would raise in coverage.py's own lock")
 @with_every_codec
 def test_signals_that_raise_anywhere(codec: Any) -> None:
     """A reply is delivered whole and in its place, or the parser says that it lost its place."""
