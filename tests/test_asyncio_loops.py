@@ -51,7 +51,10 @@ if find_spec("uvloop"):  # no wheels for some platforms
 
 async def many_tasks(server: client.EmbeddedServer) -> None:
     big = b"x" * 1_000_000
-    async with client.connect_async(server.url, timeout=60) as db, anyio.create_task_group() as tasks:
+    async with (
+        client.connect_async(server.url, timeout=60) as db,
+        anyio.create_task_group() as tasks,
+    ):
         replies: dict[int, Any] = {}
 
         async def echo(number: int) -> None:
