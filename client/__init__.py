@@ -11,11 +11,10 @@
 single connection of one's own; `Session` and `Cache` do no I/O and serve other front ends.
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from ._cache import MISS, Cache, CacheStats
 from ._connection import Connection
-from ._embedded import EmbeddedServer, embedded
 from ._errors import (
     ClientError,
     CommandRefused,
@@ -34,7 +33,6 @@ from ._errors import (
 )
 from ._handshake import Conversation, Greeting, announced_keys, handshake, listen, track
 from ._options import Options
-from ._pubsub import Message
 from ._reply_errors import (
     AskError,
     BusyError,
@@ -58,16 +56,21 @@ from ._reply_errors import (
     WrongTypeError,
 )
 from ._resp import ProtocolError, Push, ReplyError, RespError
-from ._script import Script
 from ._session import Session
 from ._sync import Client, connect
-from ._sync_subscriber import Subscriber
 from ._tracking import Tracking
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._async_subscriber import AsyncSubscriber
     from ._asyncio import AsyncClient, connect_async
+    from ._embedded import EmbeddedServer, embedded
     from ._metrics import Metrics
+    from ._pubsub import Message
+    from ._script import Script
+    from ._sync_subscriber import Subscriber
 
 __all__ = [
     "MISS",
@@ -134,12 +137,18 @@ __all__ = [
     "track",
 ]
 
-# Loaded when they are asked for: asyncio takes longer to import than all the rest together.
+# Loaded when they are asked for: asyncio takes longer to import than all the rest together, and
+# many a program needs none of the others.
 _LAZY = {
     "AsyncClient": "_asyncio",
-    "Metrics": "_metrics",
-    "connect_async": "_asyncio",
     "AsyncSubscriber": "_async_subscriber",
+    "EmbeddedServer": "_embedded",
+    "Message": "_pubsub",
+    "Metrics": "_metrics",
+    "Script": "_script",
+    "Subscriber": "_sync_subscriber",
+    "connect_async": "_asyncio",
+    "embedded": "_embedded",
 }
 
 

@@ -1214,8 +1214,9 @@ async def _until(waited: Awaitable[T], deadline: float, what: str) -> T:
     Raises:
         CommandTimeout: it came first.
     """
+    limit = asyncio.timeout_at(None if deadline == _NEVER else deadline)
     try:
-        async with asyncio.timeout_at(None if deadline == _NEVER else deadline) as limit:
+        async with limit:
             return await waited
     except TimeoutError:
         if not limit.expired():

@@ -19,15 +19,17 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from threading import Condition, Lock
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
 from ._eviction import Node, Sieve
+from ._frozen import NamedTuple
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import Any, TypeAlias
 
-Copier: TypeAlias = Callable[[Any], Any]
-InvalidationCallback: TypeAlias = Callable[[tuple[bytes, ...] | None, str], object]
+Copier: TypeAlias = "Callable[[Any], Any]"
+InvalidationCallback: TypeAlias = "Callable[[tuple[bytes, ...] | None, str], object]"
 """Called with the raw keys, or None for all of them, and the reason."""
 
 
@@ -499,7 +501,7 @@ class Cache:
             raise TypeError("invalidate takes an iterable of keys, not a single key")
         named = tuple(keys)
         if _BYTES.issuperset(map(type, named)):
-            raw = cast("tuple[bytes, ...]", named)
+            raw: tuple[bytes, ...] = named  # type: ignore[assignment]
         else:
             raw = tuple(key.encode() if isinstance(key, str) else key for key in named)
         with self._lock:
@@ -829,7 +831,7 @@ class Cache:
             self._unlink(key, entry)
 
     def _evict(self) -> bool:
-        victim = cast("Entry | None", self._queue.next_victim())
+        victim: Entry | None = self._queue.next_victim()  # type: ignore[assignment]
         if victim is None:
             return False
         expired = self.clock() >= victim.expires

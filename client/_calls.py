@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterable, Sequence
-from typing import Any
 
 from ._cache import Cache
 from ._commands import (
@@ -30,6 +29,10 @@ from ._resp import ReplyError, encode_command, parse
 from ._session import Role, Word, role, unusual, without_secrets
 from ._steps import BARRIER, Call, ask
 from ._tracking import Tracking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _CACHING_NO = (b"CLIENT", b"CACHING", b"NO")
 

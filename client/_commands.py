@@ -10,11 +10,16 @@ malformed one, as the server will answer it with an error: it is a read that can
 write that may have changed any key.
 """
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Callable, Sequence
-from typing import Final
 
 from ._command_table import COMMANDS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 # Read-only commands that name keys and still can't be cached. The reason is the predicate of a
 # sentence that begins with the command's name; a container stands for all its subcommands.

@@ -8,17 +8,22 @@ touches a socket, so the blocking and the asyncio front end each drive it in a f
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ._errors import ConnectError, HandshakeError, NoAuthError, TrackingRefused, WrongPassError
+from ._frozen import NamedTuple
 from ._options import Options
 from ._resp import ReplyError
 from ._session import Word, unquoted
 from ._tracking import INVALIDATE_CHANNEL, Tracking
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias, TypeVar
+
+    T = TypeVar("T")
+
 Batch: TypeAlias = "list[tuple[Word, ...]]"
-Conversation: TypeAlias = Generator[Batch, list[Any], T]
+Conversation: TypeAlias = "Generator[Batch, list[Any], T]"
 
 
 class Greeting(NamedTuple):

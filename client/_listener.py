@@ -23,11 +23,11 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
 
 from ._cache import Cache, Source
 from ._connection import Connection
 from ._errors import ClientError, ConnectionClosed, TrackingRefused
+from ._frozen import NamedTuple
 from ._handshake import announced_keys, listen
 from ._log import WARNING, log
 from ._options import Options
@@ -41,6 +41,10 @@ from ._tracking import (
     Pause,
     Tracking,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 _PATIENCE = 5.0
 

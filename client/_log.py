@@ -7,8 +7,8 @@ Nothing that is logged holds an argument of a command or a credential.
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import ModuleType
 

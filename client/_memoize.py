@@ -8,13 +8,14 @@ and the end of the function removes the reservation, and the result is handed ou
 from __future__ import annotations
 
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any
 
 from ._cache import ALWAYS, MISS, Cache, Entry, Reservation, Source
 from ._steps import HEAR, Call
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Hashable
+    from typing import Any
 
 # Of this thread or task, the outermost first: an inner one's reads are the outer one's too.
 _running: ContextVar[tuple[Computation, ...]] = ContextVar("resp_client_computations", default=())

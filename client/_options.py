@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from codecs import lookup, lookup_error
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from ._frozen import Frozen
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from ssl import SSLContext
-    from typing import Self
+    from typing import Any, Literal, Self, TypeAlias
 
     from ._metrics import Metrics
     from ._sentinel import Finder

@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from typing import TYPE_CHECKING
 
 from ._cache import Source
 from ._connection import Connection
 from ._errors import ConnectionClosed, PoolTimeout
 from ._handshake import announced_keys
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._cache import Cache
     from ._options import Options

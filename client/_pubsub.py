@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, NamedTuple, TypeAlias
 
+from ._frozen import NamedTuple
 from ._options import check_int
 from ._resp import Push
 
-Overflow: TypeAlias = Literal["pause", "drop"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
+Overflow: TypeAlias = "Literal['pause', 'drop']"
 
 
 class Message(NamedTuple):

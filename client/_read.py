@@ -8,7 +8,6 @@ before a byte is sent; and every way out ends the reservation.
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, Any
 
 from ._cache import MISS, Cache, Entry, Reservation
 from ._memoize import running
@@ -16,7 +15,10 @@ from ._resp import ReplyError, encode_command
 from ._session import Word
 from ._steps import ARM, BARRIER, HEAR, Call, ask
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from ._tracking import Tracking
 
 _CACHING_YES = (b"CLIENT", b"CACHING", b"YES")

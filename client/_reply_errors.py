@@ -7,10 +7,12 @@ stays a `ReplyError`.
 
 from __future__ import annotations
 
-from typing import Any
-
 from ._errors import NoAuthError, WrongPassError
 from ._resp import ReplyError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class WrongTypeError(ReplyError):

@@ -6,8 +6,7 @@ package they are siblings there. Both layouts work unchanged because the sibling
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from resp import (
         NEED_DATA,

@@ -7,13 +7,16 @@ the last is given at least once; what comes or goes meanwhile perhaps; anything 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal, TypeAlias
 
 from ._errors import UnexpectedReply
 from ._options import check_int
 from ._session import Word
 
-ScanCommand: TypeAlias = Literal["SCAN", "HSCAN", "SSCAN", "ZSCAN"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, Literal, TypeAlias
+
+ScanCommand: TypeAlias = "Literal['SCAN', 'HSCAN', 'SSCAN', 'ZSCAN']"
 _COMMANDS = ("SCAN", "HSCAN", "SSCAN", "ZSCAN")
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from ._session import Word
 from ._steps import Call
 
-_Carry = Callable[[Call[Any]], Any]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+_Carry: TypeAlias = "Callable[[Call[Any]], Any]"
 
 
 class Script:

@@ -14,15 +14,18 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
-from typing import Any, TypeAlias
 
 from ._errors import CommandRefused, UnexpectedReply
 from ._resp import Parser, Push, ReplyError, encode_command, encode_commands
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
 Word: TypeAlias = bytes | bytearray | memoryview | str | int | float
 """What an argument of a command may be; a `bool` or None is refused by the encoder."""
 
-Trace: TypeAlias = Callable[[str, str, object], None]
+Trace: TypeAlias = "Callable[[str, str, object], None]"
 """Called with a connection's name, a direction ("sent" or "received") and a decoded frame."""
 
 

@@ -11,14 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from enum import Enum
-from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from ._cache import Reservation
+from ._frozen import NamedTuple
 from ._resp import ReplyError
 from ._session import Word
 from ._tracking import Pause
 
-T = TypeVar("T")
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias, TypeVar
+
+    T = TypeVar("T")
 
 
 class Step(Enum):
@@ -43,7 +47,7 @@ class Again(NamedTuple):
 
 HEAR, ARM, BARRIER = Step.HEAR, Step.ARM, Step.BARRIER
 
-Call: TypeAlias = Generator["list[Sequence[Word]] | Reservation | Step | Again", Any, T]
+Call: TypeAlias = "Generator[list[Sequence[Word]] | Reservation | Step | Again, Any, T]"
 """Yields a batch for one round trip (sent back: the replies, errors in place), a `Reservation`
 whose end it waits for (sent back: False if the deadline came first), `Again`, or a `Step`."""
 

@@ -14,7 +14,6 @@ import warnings
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import wraps
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar, overload
 
 from ._cache import MISS, Cache, Reservation
 from ._calls import (
@@ -32,26 +31,27 @@ from ._log import INFO, log
 from ._memoize import Computation
 from ._options import Credentials, Options, check_int, check_seconds
 from ._pool import DataConnection, Pool
-from ._pubsub import Inbox, Overflow
 from ._resp import ReplyError
-from ._scan import Scan, ScanCommand
-from ._script import Script
 from ._session import Role, Trace, Word, role
 from ._steps import ARM, BARRIER, NOT_BEGUN, Again, Call
-from ._sync_subscriber import Subscriber
 from ._tracker import Tracker
 from ._tracking import Pause, Tracking
 from ._watch import Attempt, check_watch
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ssl import SSLContext
-    from typing import Self
+    from typing import Any, Literal, ParamSpec, Self, TypeVar, overload
 
     from ._follower import Follower
     from ._metrics import Metrics
+    from ._pubsub import Overflow
+    from ._scan import Scan, ScanCommand
+    from ._script import Script
+    from ._sync_subscriber import Subscriber
 
-P = ParamSpec("P")
-T = TypeVar("T")
+    P = ParamSpec("P")
+    T = TypeVar("T")
 
 _POOL_SIZE = 16
 
@@ -278,12 +278,15 @@ class Client(Calls):
             return self._run(command, None)
         return raise_error(self._carry(self._call_uncached(command)))
 
-    @overload
-    def memoize(self, function: Callable[P, T]) -> Callable[P, T]: ...
-    @overload
-    def memoize(
-        self, *, ttl: float | None = None
-    ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+    if TYPE_CHECKING:
+
+        @overload
+        def memoize(self, function: Callable[P, T]) -> Callable[P, T]: ...
+        @overload
+        def memoize(
+            self, *, ttl: float | None = None
+        ) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+
     def memoize(self, function: Any = None, *, ttl: float | None = None) -> Any:
         """Cache what a function returns, until one of the keys that it read changes.
 
@@ -409,6 +412,8 @@ class Client(Calls):
         Raises:
             ValueError, TypeError: the arguments do not go together; nothing was sent.
         """
+        from ._scan import Scan
+
         return self._scanned(Scan(command, key, match, count, kind, values))
 
     def _scanned(self, scan: Scan) -> Iterator[Any]:
@@ -425,6 +430,8 @@ class Client(Calls):
 
         def carry(call: Call[Any]) -> Any:
             return raise_error(self._carry(call))
+
+        from ._script import Script
 
         return Script(source, read_only, self._call_script, carry)
 
@@ -455,6 +462,9 @@ class Client(Calls):
             ValueError, TypeError: nothing to subscribe to, or an option makes no sense.
         """
         options = self._options
+        from ._pubsub import Inbox
+        from ._sync_subscriber import Subscriber
+
         inbox = Inbox(
             names, channels, patterns, shards, max_pending, overflow, options.encoding,
             options.errors,

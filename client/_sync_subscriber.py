@@ -10,7 +10,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from ._connection import Connection
 from ._errors import ClientError, ConnectionClosed
@@ -20,6 +19,7 @@ from ._resp import ProtocolError, Push
 from ._session import Trace
 from ._tracking import Pause
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 

@@ -8,7 +8,6 @@ will not track it says so in the cache's `status`, and the client goes on uncach
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 from ._cache import ALWAYS, Source
 from ._errors import ConnectionClosed, TrackingRefused
@@ -21,6 +20,7 @@ from ._tracking import FRESHNESS, Tracking
 # Seconds that a listener has to answer; if it does not, it is replaced, and tracking tried again.
 _LAST_WORD = 1.0
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from ._cache import Cache
     from ._options import Options

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from itertools import pairwise
-from typing import Literal
 
 from ._frozen import Frozen
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Literal
 
 INVALIDATE_CHANNEL = b"__redis__:invalidate"
 

@@ -7,11 +7,14 @@ in one piece. So there is never an open MULTI to discard: a block that fails sen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from ._errors import WatchError
 from ._options import check_int
 from ._session import Word
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 
 class Attempt:

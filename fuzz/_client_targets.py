@@ -306,7 +306,8 @@ def cache(data: bytes) -> None:
                     pass
         if chosen is not None:
             standing.append(chosen)
-        for command in (*held, (b"GET", b"0")):
+        commands: list[Any] = [*held, (b"GET", b"0")]
+        for command in commands:
             held.explain(*command)
             entry, found = held.find(command), held.get(command)
             assert (entry is None) == (found is MISS)

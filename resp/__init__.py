@@ -14,19 +14,14 @@ from __future__ import annotations
 
 import os
 
-from . import pure
-from .pure import (
-    NEED_DATA,
-    Attributed,
-    ProtocolError,
-    Push,
-    ReplyError,
-    RespError,
-    Verbatim,
-    encode,
-)
+from ._encoder import encode
+from ._errors import ProtocolError, ReplyError, RespError
+from ._types import NEED_DATA, Attributed, Push, Verbatim
 
 TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from . import pure
+
 if TYPE_CHECKING or os.environ.get("RESP_PURE_PYTHON", "0") not in ("", "0"):
     from .pure import Parser, encode_command, encode_commands, implementation, parse
 else:
@@ -51,3 +46,13 @@ __all__ = [
     "parse",
     "pure",
 ]
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name != "pure":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        return import_module(".pure", __name__)  # with what only the pure parser needs

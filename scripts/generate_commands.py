@@ -249,7 +249,11 @@ one; `2#` an index that holds the number of the keys behind it; `STORE@6` the ar
 word, looked for from index 6 on; `STREAMS@1..half` the first half of what follows the word.
 """
 
-from typing import Final
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Final
 
 # The newest first: what it says of a command stands.
 SERVERS: Final = (

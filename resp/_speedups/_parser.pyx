@@ -26,7 +26,9 @@ from codecs import lookup as _lookup
 
 from .._errors import ProtocolError
 from .._errors import ReplyError as _ReplyError
+from .._limits import MAX_BULK, MAX_DEPTH, MAX_ELEMENTS, REENTERED, SCRATCH, check_options
 from .._lines import (
+    MAX_LINE,
     check_line,
     check_null,
     parse_big_number,
@@ -37,9 +39,6 @@ from .._lines import (
     parse_verbatim,
     refusal,
     shown,
-)
-from .._parser import (
-    MAX_BULK, MAX_DEPTH, MAX_ELEMENTS, MAX_LINE, REENTERED, SCRATCH, check_options
 )
 from .._types import NAMES, NEED_DATA, Attributed, VerbatimBytes, VerbatimStr
 from .._types import Push as _Push
