@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import hypothesis
 import pytest
 from readers import OPTIN, SETUPS, Reader
-from servers import Binary, Wire, find_servers, leftovers
+from servers import Binary, Wire, find_servers, find_stack, leftovers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -50,12 +50,26 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("binary", _binaries(), ids=ids, indirect=True)
 
 
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Let a report say which server a test talks to, and in which protocol if it names one."""
+    fixtures = getattr(item, "fixturenames", ())
+    if _LIVE.intersection(fixtures):
+        params = getattr(item, "callspec", None)
+        given = params.params if params else {}
+        binary = find_stack() if "stack" in fixtures else given.get("binary", _binaries()[0])
+        named = [n for n in (2, 3) if given.get("protocol") == n or f"resp{n}" in item.name]
+        item.user_properties += [
+            ("server", binary.name if binary else ""),
+            ("protocol", f"RESP{named[0]}" if named else ""),
+        ]
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let the live tests be run alone."""
     parser.addoption("--live", action="store_true", help="run only the tests that use a server")
 
 
-_LIVE = frozenset(("server", "any_server", "private_server", "binary", "tls", "service"))
+_LIVE = frozenset(("server", "any_server", "private_server", "binary", "tls", "service", "stack"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -13,17 +13,20 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-@pytest.fixture(params=[2, 3])
-def db(request: pytest.FixtureRequest) -> Iterator[client.Client]:
-    stack = find_stack()
-    if stack is None:
+@pytest.fixture
+def stack() -> Iterator[client.EmbeddedServer]:
+    found = find_stack()
+    if found is None:
         pytest.skip("no Redis Stack: make matrix brings it")
-    with (
-        stack.start() as server,
-        client.connect(
-            server.url, protocol=request.param, cache=True, encoding="utf-8", timeout=30
-        ) as made,
-    ):
+    with found.start() as server:
+        yield server
+
+
+@pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
+def db(request: pytest.FixtureRequest, stack: client.EmbeddedServer) -> Iterator[client.Client]:
+    with client.connect(
+        stack.url, protocol=request.param, cache=True, encoding="utf-8", timeout=30
+    ) as made:
         yield made
 
 
