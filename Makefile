@@ -10,6 +10,8 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 NEW_ENOUGH = import sys; sys.exit(sys.version_info < (3, 11))
 # Empty, it installs what a user would get: the built package, not the working tree.
 EDITABLE ?= --editable
+# Of `dist` and `matrix`; all that are found, if none is named.
+PYTHONS ?=
 # What is installed: this tree, or one of dist/*.whl.
 PACKAGE ?= .
 # Further arguments of the program or of pytest: make test ARGS="-k embedded"
@@ -17,7 +19,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage lint bench bench-codec bench-cache bench-client bench-asyncio \
-	fuzz simulate matrix debug sanitize fallbacks dist clean
+	fuzz simulate soak matrix debug sanitize fallbacks dist clean
 
 help: ## List what there is
 	@sed -n 's/^\([a-z-]*\):.* ## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -69,6 +71,11 @@ SCHEDULES ?= 100000
 simulate: $(VENV)/.installed-test ## Run whole clients through SCHEDULES of a simulated world
 	@$(VENV)/bin/python -m tests.simulation $(if $(ARGS),$(ARGS),--schedules $(SCHEDULES))
 
+# make soak MINUTES=60 ARGS="--server valkey-8.1 --seed 7"
+MINUTES ?= 10
+soak: $(VENV)/.installed-test ## Work on real servers for MINUTES while everything happens to them
+	@$(VENV)/bin/python -m tests.soak --minutes $(MINUTES) $(ARGS)
+
 # The codec's tests on a build of the extension that watches itself. It lies beside the usual one,
 # and is found first; the tests' folder is on the path, this one is not. What C writes to stderr
 # before it ends the process must get by pytest, and all of it takes its time.
@@ -100,9 +107,9 @@ sanitize: $(VENV)/.installed-test ## Run the codec's tests, and SECONDS of fuzzi
 		-k "not million_replies and not any_stream_that_both_take and not redis_py_runs" $(ARGS)
 	@$(SANITIZED) PYTHONPATH=build/$@:. $(VENV)/bin/python -P -m fuzz --seconds $(SECONDS)
 
-# make matrix ARGS="--python python3.11 --python python3.13 --output docs/matrix.txt"
-matrix: | $(VENV)/bin/python ## Run the live suite on every server and codec; print one table
-	@$(VENV)/bin/python scripts/matrix.py $(ARGS)
+# make matrix PYTHONS="python3.11 python3.13"
+matrix: | $(VENV)/bin/python ## Run the live suite on every server, codec and Python; write docs/matrix.md
+	@$(VENV)/bin/python scripts/matrix.py --output docs/matrix.md $(ARGS) $(PYTHONS)
 
 # What other machines and builds of Python compile instead.
 fallbacks: $(VENV)/.installed-test ## Run the codec's tests on the code of free-threaded builds and the like
@@ -110,8 +117,7 @@ fallbacks: $(VENV)/.installed-test ## Run the codec's tests on the code of free-
 		-DRESP_FREE_THREADED=1 -U__SIZEOF_INT128__")
 	@PYTHONPATH=build/$@ $(VENV)/bin/pytest $(WATCHED) $(CODEC_TESTS) $(ARGS)
 
-# Which Pythons to build wheels for: make dist PYTHONS="python3.11 python3.13"; all that are found.
-PYTHONS ?=
+# make dist PYTHONS="python3.11 python3.13"
 dist: $(VENV)/.installed-dist ## Build the sdist and a wheel for each Python, and try them
 	@$(VENV)/bin/python scripts/make_dist.py $(PYTHONS)
 

@@ -65,6 +65,11 @@ class Link:
         for thread in self.threads:
             thread.start()
 
+    @property
+    def over(self) -> bool:
+        """Whether it has carried, and will no more."""
+        return all(thread.ident and not thread.is_alive() for thread in self.threads)
+
     def _pump(self, source: socket.socket, drain: socket.socket, way: Way) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
@@ -137,7 +142,11 @@ class Proxy:
             if self.refusing:
                 client_side.close()
                 continue
-            server_side = socket.create_connection(self._next_target())
+            try:
+                server_side = socket.create_connection(self._next_target())
+            except OSError:  # it is being restarted
+                client_side.close()
+                continue
             for sock in (client_side, server_side):
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             link = Link(client_side, server_side)
@@ -146,6 +155,13 @@ class Proxy:
 
     def _next_target(self) -> tuple[str, int]:
         return self._target
+
+    def reap(self) -> None:
+        """Forget the links that are over, so that their descriptors are closed."""
+        for link in [each for each in self.links if each.over]:
+            self.links.remove(link)
+            for sock in link.sockets:
+                sock.close()
 
     def __enter__(self) -> Self:
         return self

