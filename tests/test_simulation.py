@@ -466,5 +466,7 @@ def test_model_says_what_a_real_server_says(
     name: str, binary: Binary, server: client.EmbeddedServer
 ) -> None:
     real = transcript(RealSide(server), SCRIPTS[name])
-    model = transcript(ModelSide(early=binary.version < (7,)), SCRIPTS[name])
+    # Since Redis 7.4 the client that flushes is answered when the background thread is done.
+    late_answer = name == "flush" and "redis" in binary.name and binary.version >= (7, 4)
+    model = transcript(ModelSide(early=binary.version < (7,) or late_answer), SCRIPTS[name])
     assert model == real
