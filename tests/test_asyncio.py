@@ -260,10 +260,10 @@ async def test_commands_in_flight_are_bounded(
 ) -> None:
     monkeypatch.setattr(_link, "MAX_FLIGHTS", 100)
     with Proxy(any_server) as proxy:
-        async with client.connect_async(proxy.url) as db:
+        async with client.connect_async(proxy.url, timeout=60) as db:
             proxy.links[0].down.hold()
             calls = [task(db.execute("ECHO", number)) for number in range(1_000)]
-            await asyncio.sleep(0.1)
+            await turns()
             assert db._link is not None
             assert len(db._link.flights) == 100
             for call in calls[100:900]:
@@ -361,10 +361,11 @@ async def test_time_limits_of_the_callers_own(any_server: client.EmbeddedServer)
 async def test_commands_that_wait_hold_up_nobody(
     any_server: client.EmbeddedServer,
 ) -> None:
-    async with client.connect_async(any_server.url, timeout=1) as db:
+    async with client.connect_async(any_server.url, timeout=10) as db:
         pops = [task(db.execute("BLPOP", "list", 0)) for _ in range(5)]
         stream = task(db.execute("XREAD", "BLOCK", 0, "STREAMS", "s", "$"))
-        await asyncio.sleep(0.1)
+        while b"cmd=xread" not in await db.execute("CLIENT", "LIST"):
+            await asyncio.sleep(0.01)
         link = db._link
         assert await db.execute("PING") == b"PONG"
         await db.execute("RPUSH", "list", *range(5))

@@ -164,13 +164,13 @@ async def test_a_waiter_is_not_held_beyond_its_time(
     any_server: client.EmbeddedServer, wire: Callable[..., Wire]
 ) -> None:
     with Proxy(any_server) as proxy:
-        async with reading(proxy.url, wire(any_server), timeout=0.3) as reader:
+        async with reading(proxy.url, wire(any_server), timeout=1.0) as reader:
             proxy.links[0].down.hold()
             started = time.monotonic()
             calls = [reader.db.execute("GET", "k") for _ in range(10)]
             for error in await asyncio.gather(*calls, return_exceptions=True):
                 assert isinstance(error, client.CommandTimeout)
-            assert time.monotonic() - started < 2.0  # not 3
+            assert time.monotonic() - started < 5.0  # not 10
             assert reader.cache.stats.reservations == 0
 
 
