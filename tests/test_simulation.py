@@ -11,6 +11,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,15 +25,28 @@ from simulation._world import Wire, World
 import resp
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from servers import Binary
 
     import client
 
 SCHEDULES = 3000
-# Of the seeds from 0 on, the slowest mutant needs 3,230; what is not found twice as late is lost.
+# Of the seeds from 0 on, the slowest mutant needs 2,075; what is not found twice as late is lost.
 ENOUGH = 8000
+# `make simulate ARGS=--mutants` found these late. Where the code has moved on since, another seed
+# finds them, and it only takes longer.
+FOUND_AT = {
+    "failed leader fails those who wait": 612,
+    "own write dropped only when sent": 2075,
+    "noloop in default mode": 348,
+    "fill across epochs": 981,
+    "flight outlives flushall": 981,
+    "silent link is trusted": 396,
+    "caching yes before pttl": 868,
+    "life is endless": 627,
+    "waiting holds the only connection": 792,
+}
 # Why a value is not stored; each must be met.
 REASONS = ("invalidated", "flushed", "connection lost", "error")
 
@@ -46,7 +60,7 @@ def _quiet() -> Iterator[None]:
         gc.collect()
 
 
-def first_failing(seeds: range) -> tuple[int, str] | None:
+def first_failing(seeds: Iterable[int]) -> tuple[int, str] | None:
     for seed in seeds:
         violation, _ = play(Choices(seed))
         if violation is not None:
@@ -66,15 +80,17 @@ def test_nothing_is_violated_in_any_schedule(part: int) -> None:
 @pytest.mark.parametrize("name", MUTANTS)
 def test_planted_bug_is_found(name: str) -> None:
     with MUTANTS[name]():
-        assert first_failing(range(ENOUGH)) is not None, "the simulation is blind to this bug"
+        seeds = chain([FOUND_AT.get(name, 0)], range(ENOUGH))
+        assert first_failing(seeds) is not None, "the simulation is blind to this bug"
 
 
 @pytest.mark.heavy
 def test_schedules_get_to_where_it_matters() -> None:
     seen: Counter[str] = Counter()
-    for seed in range(6_000):
+    # The rarest, a connection lost between a reply and its fill, is met at 1,562.
+    for seed in chain([1_562], range(6_000)):
         if seed >= 400 and all(seen[f"refused: {reason}"] for reason in REASONS):
-            break  # the rarest, a connection lost between a reply and its fill, is met at 1,562
+            break
         simulation = Simulation(Choices(seed), log=True)
         try:
             simulation.run()
