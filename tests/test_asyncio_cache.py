@@ -432,20 +432,3 @@ async def test_a_fetch_that_has_ended_is_not_waited_for(
         assert reservation is not None
         cache.invalidate([b"k"])  # as another thread may, between two steps
         assert await reader.db._end_of(reservation, 0.0)
-
-
-@on_loop
-async def test_who_has_waited_for_anothers_computation_does_not_compute(
-    any_server: client.EmbeddedServer, wire: Callable[..., Wire]
-) -> None:
-    async with reading(any_server.url, wire(any_server)) as reader:
-        runs = 0
-
-        @reader.db.memoize
-        async def read() -> bytes | None:
-            nonlocal runs
-            runs += 1
-            return await reader.db.execute("GET", "k")  # type: ignore[no-any-return]
-
-        assert await asyncio.gather(*(read() for _ in range(10))) == [None] * 10
-        assert runs == 1
