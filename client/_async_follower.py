@@ -129,8 +129,7 @@ class AsyncFollower(Finder[Link]):
                 await asyncio.sleep(step.seconds)
                 return []
             return await self._wait(kept, step.seconds, loop)
-        if kept is None:
-            raise ConnectionClosed("there is no connection to a sentinel")
+        assert kept is not None  # it is asked on the connection that was opened to it
         return await kept.converse(step.conversation)
 
     async def _wait(

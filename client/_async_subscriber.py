@@ -171,8 +171,6 @@ class AsyncSubscriber:
     def _reopen(self) -> None:
         self._link = None
         self.interruptions += 1
-        if self._closed:
-            return
         if self._loop.time() - self._up_since < STEADY:
             delay = self._pauses.next()  # it may go on like that
         else:

@@ -812,7 +812,7 @@ class AsyncClient(Calls):
             if isinstance(error, TrackingRefused) and error.for_now:
                 cache.close(str(error))  # and it is asked again
             else:
-                self._give_up(str(error))
+                self._give_up(str(error), cache)
         except (ClientError, RespError, OSError) as error:
             if self._channel is None:
                 cache.close(f"no invalidation connection: {error}")
@@ -883,15 +883,14 @@ class AsyncClient(Calls):
         self._channel = _Channel(ear, greeting.id, server)
         return self._channel
 
-    def _give_up(self, reason: str) -> None:
+    def _give_up(self, reason: str, cache: Cache) -> None:
         """Go on uncached: the server will not track."""
         log(WARNING, "tracking", "not caching: %s", reason)
         self._refused = True
         channel, self._channel = self._channel, None
         if channel is not None:
             channel.link.abort(ConnectionClosed(reason))
-        if self.cache is not None:
-            self.cache.close(reason, "reconnect")
+        cache.close(reason, "reconnect")
 
     def _lost(self, link: Link, error: Exception) -> None:
         """Take leave of a connection; find out what is sent again on the next."""
@@ -901,8 +900,8 @@ class AsyncClient(Calls):
         channel = self._channel
         if channel is not None and link is channel.link:
             self._channel = None
-            if cache is not None:
-                cache.close(f"invalidation connection lost: {error}")
+            assert cache is not None  # or there were nothing to listen for
+            cache.close(f"invalidation connection lost: {error}")
             if self._link is not None:
                 self._link.epoch = 0
                 self._link.armed = False
@@ -1018,8 +1017,8 @@ class AsyncClient(Calls):
         if asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("this client belongs to another event loop")
         if self._closed:
-            if self._ended is not None:  # by another task, or it was before
-                await asyncio.shield(self._ended)
+            assert self._ended is not None  # by another task, or it was before
+            await asyncio.shield(self._ended)
             return
         self._closed = True
         self._ended = self._loop.create_future()
@@ -1187,8 +1186,8 @@ class AsyncWatchAttempt(Attempt):
 
     def _let_go(self, broken: bool) -> None:
         link, self._link = self._link, None
-        if link is not None:
-            self._client._give_back_aside(link, spent=broken)
+        assert link is not None
+        self._client._give_back_aside(link, spent=broken)
 
 
 class _Computing(Computation):

@@ -18,7 +18,7 @@ from readers import open_things
 from scripted import Peer, ScriptedServer
 
 import client
-from client import _link
+from client import _asyncio, _link, _tracking
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -298,6 +298,21 @@ async def test_who_finds_no_room_in_time_is_told_that_nothing_was_sent(
 
 
 @on_loop
+async def test_who_waits_for_room_when_the_connection_is_lost_goes_on_with_the_next(
+    any_server: client.EmbeddedServer,
+) -> None:
+    with Proxy(any_server) as proxy:
+        async with client.connect_async(proxy.url) as db:
+            link = db._link
+            assert link is not None
+            link.pause_writing()
+            write = task(db.execute("INCR", "n"))
+            await until(lambda: link._room)
+            proxy.links[0].cut()
+            assert await write == 1
+
+
+@on_loop
 async def test_a_caller_that_leaves_disturbs_nobody(any_server: client.EmbeddedServer) -> None:
     with Proxy(any_server) as proxy:
         async with client.connect_async(proxy.url) as db:
@@ -466,6 +481,75 @@ async def test_a_cancelled_wait_for_a_connection_passes_its_turn_on(
 
 
 @on_loop
+async def test_an_idle_connection_that_was_lost_is_not_used_again(
+    any_server: client.EmbeddedServer,
+) -> None:
+    with Proxy(any_server) as proxy:
+        async with client.connect_async(proxy.url, max_connections=1) as db:
+            assert await db.execute("BLPOP", "l", 0.01) is None
+            (idle,) = db._aside_idle
+            proxy.links[1].cut()
+            await until(lambda: idle.closed)
+            assert await db.execute("BLPOP", "l", 0.01) is None
+            assert idle not in db._aside
+
+
+@on_loop
+async def test_a_pop_that_is_cancelled_while_there_is_no_shared_connection_just_leaves(
+    any_server: client.EmbeddedServer,
+) -> None:
+    with Proxy(any_server) as proxy:
+        async with client.connect_async(proxy.url) as db:
+            pop = task(db.execute("BLPOP", "l", 0))
+            await until(lambda: any("cmd=blpop" in c for c in any_server_connections(any_server)))
+            proxy.refusing = True
+            proxy.links[0].cut()
+            await until(lambda: db._link is None)
+            pop.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await pop
+            assert not db._aside
+            proxy.refusing = False
+            assert await db.execute("PING") == b"PONG"
+
+
+@on_loop
+async def test_a_late_answer_to_ping_is_no_proof_and_no_failure(
+    any_server: client.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_asyncio, "_PATIENCE", 0.1)
+    with Proxy(any_server) as proxy:
+        async with client.connect_async(proxy.url, timeout=None, cache=True) as db:
+            assert await db.execute("GET", "k") is None
+            link = db._link
+            assert link is not None
+            proxy.links[0].down.hold()
+            read = task(db.cached("GET", "k", max_stale=0))
+            # Nothing is proven, so it is fetched.
+            await until(lambda: any("GET" in str(commands) for _, commands, *_ in link.flights))
+            proxy.links[0].down.release()
+            assert await read is None
+
+
+@on_loop
+async def test_a_server_that_is_not_ready_is_not_asked_again_when_there_is_no_time_for_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_tracking, "_FIRST_DELAY", 3_600.0)
+    monkeypatch.setattr(_tracking, "_LONGEST_DELAY", 3_600.0)
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        while peer.command():
+            peer.send(b"-LOADING Redis is loading the dataset in memory\r\n")
+
+    with ScriptedServer(script) as scripted:
+        async with client.connect_async(scripted.url) as db:
+            with pytest.raises(client.ReplyError, match="LOADING"):
+                await db.execute("GET", "k")
+
+
+@on_loop
 async def test_reset_leaves_the_shared_connection_as_it_was(
     any_server: client.EmbeddedServer,
 ) -> None:
@@ -561,10 +645,20 @@ async def test_closing_fails_those_who_wait_for_a_connection_of_their_own(
 ) -> None:
     db = await client.connect_async(any_server.url, max_connections=1, timeout=None)
     calls = [task(db.execute("BLPOP", "l", 0)) for _ in range(5)]
-    await asyncio.sleep(0.1)
+    await until(lambda: len(db._aside_turns) == 4)
+    calls.pop().cancel()  # it keeps its place, and is told nothing
     await db.aclose()
     for error in await asyncio.gather(*calls, return_exceptions=True):
         assert isinstance(error, client.ConnectionClosed)
+
+
+@on_loop
+async def test_closing_what_was_never_connected_does_nothing() -> None:
+    db = client.AsyncClient(client.Options())
+    await db.aclose()
+    await client.connect_async("redis://127.0.0.1:1").__aexit__(None, None, None)
+    with pytest.raises(client.ConnectionClosed, match="this client is closed"):
+        await db.execute("PING")
 
 
 @on_loop
@@ -609,8 +703,9 @@ async def test_nothing_is_left_open(server: client.EmbeddedServer) -> None:
 
 @on_loop
 async def test_an_abandoned_client_warns_and_frees_its_sockets(
-    any_server: client.EmbeddedServer,
+    any_server: client.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_asyncio, "PING_INTERVAL", 0.05)  # its clock goes on once more
     before = open_things()
     ways: list[dict[str, Any]] = [
         {},
@@ -620,12 +715,49 @@ async def test_an_abandoned_client_warns_and_frees_its_sockets(
     for options in ways:
         db: Any = await client.connect_async(any_server.url, **options)
         await db.execute("BLPOP", "l", 0.01)
-        cache = db.cache
+        cache, tick = db.cache, db._tick
         with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):  # noqa: PT031
             del db
             gc.collect()
         await until(lambda: open_things() == before)
+        looked_at = tick.when() if tick is not None else 0.0
+        await asyncio.sleep(looked_at - asyncio.get_running_loop().time())
         assert cache is None or cache.status == "off: client abandoned"
+
+
+def test_a_client_that_outlives_its_loop_warns_and_no_more(
+    any_server: client.EmbeddedServer,
+) -> None:
+    async def connected() -> client.AsyncClient:
+        return await client.connect_async(any_server.url, cache=True)
+
+    db: Any = asyncio.run(connected())
+    with pytest.warns(ResourceWarning) as warned:  # noqa: PT031
+        del db
+        gc.collect()
+    said = [str(each.message) for each in warned]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # asyncio's own, of the transport
+        warned.clear()
+        gc.collect()
+    assert sum("unclosed <AsyncClient" in each for each in said) == 1
+
+
+@on_loop
+async def test_an_abandoned_client_is_not_connected_again(
+    any_server: client.EmbeddedServer,
+) -> None:
+    with Proxy(any_server) as proxy:
+        db: Any = await client.connect_async(proxy.url)
+        link = db._link
+        proxy.refusing = True
+        proxy.links[0].cut()
+        await until(lambda: link.closed)
+        connecting = db._connecting
+        with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):  # noqa: PT031
+            del db
+            await until(lambda: gc.collect() >= 0 and connecting.done())
+        assert len(proxy.links) == 1
 
 
 @on_loop
@@ -649,11 +781,12 @@ async def test_a_client_belongs_to_its_loop_and_thread(
         assert await db.execute("PING") == b"PONG"
 
 
+@pytest.mark.parametrize("cache", [True, False])
 @on_loop
 async def test_a_forked_child_is_refused_and_leaves_the_parent_alone(
-    any_server: client.EmbeddedServer,
+    any_server: client.EmbeddedServer, cache: bool
 ) -> None:
-    async with client.connect_async(any_server.url, cache=True) as db:
+    async with client.connect_async(any_server.url, cache=cache) as db:
         await db.execute("GET", "k")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Python 3.12: there are threads

@@ -399,3 +399,36 @@ async def test_a_flush_between_read_and_reply_is_not_lost(
             proxy.links[0].down.release()
             assert await read == b"old"
             assert await reader.db.execute("GET", "k") is None
+
+
+@on_loop
+async def test_what_can_not_be_hashed_is_looked_up_as_bytes(
+    any_server: client.EmbeddedServer, wire: Callable[..., Wire]
+) -> None:
+    async with reading(any_server.url, wire(any_server)) as reader:
+        reader.other("SET", "k", "v")
+        assert await reader.db.execute("GET", bytearray(b"k")) == b"v"
+        assert await reader.hit("GET", bytearray(b"k")) == b"v"
+
+
+@on_loop
+async def test_past_the_cache_what_waits_waits_on_a_connection_of_its_own(
+    any_server: client.EmbeddedServer, wire: Callable[..., Wire]
+) -> None:
+    async with reading(any_server.url, wire(any_server)) as reader:
+        pop = asyncio.ensure_future(reader.db.uncached("BLPOP", "l", 0))
+        await until(lambda: reader.other("INFO", "clients").count(b"blocked_clients:1"))
+        assert await reader.db.execute("RPUSH", "l", "a") == 1
+        assert await pop == [b"l", b"a"]
+
+
+@on_loop
+async def test_a_fetch_that_has_ended_is_not_waited_for(
+    any_server: client.EmbeddedServer, wire: Callable[..., Wire]
+) -> None:
+    async with reading(any_server.url, wire(any_server)) as reader:
+        cache = reader.cache
+        reservation = cache.reserve(("GET", "k"), (b"k",), cache.epoch)
+        assert reservation is not None
+        cache.invalidate([b"k"])  # as another thread may, between two steps
+        assert await reader.db._end_of(reservation, 0.0)

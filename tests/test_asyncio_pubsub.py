@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,7 +15,7 @@ from readers import open_things
 from scripted import Peer, ScriptedServer
 
 import client
-from client import Message
+from client import Message, _async_subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -311,3 +312,118 @@ async def test_a_dead_server_is_not_stormed(any_server: client.EmbeddedServer) -
             started = time.monotonic()
             await until(lambda: time.monotonic() > started + 1.0)
             assert 2 <= messages.interruptions <= 10
+
+
+@on_loop
+async def test_a_link_that_lived_long_enough_is_replaced_without_a_pause(
+    any_server: client.EmbeddedServer, wire: Callable[..., Wire], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = wire(any_server)
+    async with client.connect_async(any_server.url) as db, db.pubsub("c") as messages:
+        other("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: messages.interruptions == 1 and messages._link is not None)
+        pauses = messages._pauses
+        monkeypatch.setattr(_async_subscriber, "STEADY", 0.0)  # any life is long enough
+        other("CLIENT", "KILL", "TYPE", "pubsub")
+        await until(lambda: messages.interruptions == 2 and messages._link is not None)
+        assert messages._pauses is not pauses
+
+
+@on_loop
+async def test_a_flood_during_the_subscription_pauses_the_new_connection() -> None:
+    message = b">3\r\n+message\r\n$1\r\nc\r\n$1\r\nm\r\n"
+
+    def script(peer: Peer) -> None:
+        greet(peer)
+        if peer.command() == [b"SUBSCRIBE", b"c"]:
+            peer.send(message * 5 + b">3\r\n+subscribe\r\n$1\r\nc\r\n:1\r\n")
+            peer.send(message * 3)
+        peer.command()
+
+    with ScriptedServer(script) as scripted:
+        async with (
+            client.connect_async(scripted.url) as db,
+            db.pubsub("c", max_pending=2) as messages,
+        ):
+            assert messages._inbox.paused
+            assert [(await anext(messages)).data for _ in range(8)] == [b"m"] * 8
+            assert messages.interruptions == 0
+
+
+@on_loop
+async def test_a_full_inbox_is_read_while_its_connection_is_being_replaced() -> None:
+    message = b">3\r\n+message\r\n$1\r\nc\r\n$1\r\nm\r\n"
+
+    def script(peer: Peer) -> None:
+        greet(peer)
+        if peer.command() == [b"SUBSCRIBE", b"c"]:
+            peer.send(b">3\r\n+subscribe\r\n$1\r\nc\r\n:1\r\n")
+            if peer.command() == [b"PING"]:
+                peer.send(message * 5 + b"?nonsense\r\n")
+        peer.command()
+
+    with ScriptedServer(script) as scripted:
+        async with (
+            client.connect_async(scripted.url) as db,
+            db.pubsub("c", max_pending=2) as messages,
+        ):
+            assert messages._link is not None
+            messages._link.ping(float("inf"))  # now the flood may come
+            await until(lambda: messages.interruptions == 1)
+            assert messages._link is None
+            assert messages._inbox.paused
+            assert [(await anext(messages)).data for _ in range(5)] == [b"m"] * 5
+            await until(lambda: messages._link is not None)
+
+
+@on_loop
+async def test_nonsense_behind_the_subscription_is_told_to_who_enters() -> None:
+    def script(peer: Peer) -> None:
+        greet(peer)
+        if peer.command() == [b"SUBSCRIBE", b"c"]:
+            peer.send(b">3\r\n+subscribe\r\n$1\r\nc\r\n:1\r\n?nonsense\r\n")
+        peer.command()
+
+    with ScriptedServer(script) as scripted:
+        async with client.connect_async(scripted.url) as db:
+            with pytest.raises(client.ConnectionClosed, match="the subscriber's connection"):
+                await db.pubsub("c").__aenter__()
+
+
+@on_loop
+async def test_an_abandoned_subscriber_is_not_subscribed_again(
+    any_server: client.EmbeddedServer,
+) -> None:
+    with Proxy(any_server) as proxy:
+        async with client.connect_async(proxy.url) as db:
+            messages: Any = db.pubsub("c")
+            await messages.__aenter__()
+            link = messages._link
+            proxy.refusing = True
+            proxy.links[1].cut()
+            await until(lambda: link.closed)
+            reopening = messages._reopening
+            del messages
+            gc.collect()
+            await until(reopening.done)
+            assert len(proxy.links) == 2
+
+
+def test_a_subscriber_that_outlives_its_loop_warns_and_no_more(
+    any_server: client.EmbeddedServer,
+) -> None:
+    async def subscribed() -> tuple[client.AsyncClient, client.AsyncSubscriber]:
+        db = await client.connect_async(any_server.url)
+        return db, await db.pubsub("c").__aenter__()
+
+    kept: Any = asyncio.run(subscribed())
+    with pytest.warns(ResourceWarning) as warned:  # noqa: PT031
+        del kept
+        gc.collect()
+    said = [str(each.message) for each in warned]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # asyncio's own, of the transports
+        warned.clear()
+        gc.collect()
+    assert sum("unclosed <AsyncSubscriber" in each for each in said) == 1
+    assert sum("unclosed <AsyncClient" in each for each in said) == 1

@@ -468,3 +468,89 @@ async def test_a_trace_that_raises_does_not_end_the_reconnecting(
             await until(lambda: db._link is None)
             assert await db.execute("GET", "k") is None
             assert broken == 0
+
+
+@on_loop
+async def test_calls_that_wait_for_a_connection_are_told_that_the_password_has_changed(
+    private_server: StartServer, wire: Callable[..., Wire]
+) -> None:
+    server = private_server(password="old")
+    other = wire(server)
+    async with client.connect_async(server.url) as db:
+        other("CONFIG", "SET", "requirepass", "new")
+        other("CLIENT", "KILL", "ID", str(db.id))
+        await until(lambda: db._link is None)
+        with pytest.raises(client.ConnectionClosed, match="WRONGPASS"):
+            await db.execute("INCR", "n")
+
+
+@pytest.mark.parametrize("listener", ["inline", "dedicated"])
+@on_loop
+async def test_nonsense_behind_the_answer_to_tracking_is_no_connection_to_cache_on(
+    listener: Any,
+) -> None:
+    def script(peer: Peer) -> None:
+        greet(peer)
+        while command := peer.command():
+            if b"TRACKING" in command:
+                peer.send(b"+OK\r\n?nonsense\r\n")
+            elif command[0] == b"INFO":  # what the listening connection asks last
+                peer.send(b"$0\r\n\r\n?nonsense\r\n")
+            else:
+                peer.send(b"$1\r\nv\r\n")
+
+    tracking = Tracking(listener=listener)
+    with ScriptedServer(script) as scripted:
+        if listener == "inline":
+            with pytest.raises(client.ProtocolError):
+                await client.connect_async(scripted.url, tracking=tracking)
+            return
+        async with client.connect_async(scripted.url, tracking=tracking) as db:
+            assert db.cache is not None
+            assert "the listening connection was lost" in db.cache.status
+            assert await db.execute("GET", "k") == b"v"
+
+
+@on_loop
+async def test_tracking_that_is_refused_for_now_is_asked_for_again() -> None:
+    asked: list[Any] = []
+
+    def script(peer: Peer) -> None:
+        greet(peer)
+        while command := peer.command():
+            if b"TRACKING" in command:
+                asked.append(command)
+                peer.send(b"-BUSY a script runs\r\n" if len(asked) == 1 else b"+OK\r\n")
+            else:
+                peer.send(b"$1\r\nv\r\n")
+
+    with ScriptedServer(script) as scripted:
+        async with client.connect_async(scripted.url, cache=True) as db:
+            cache = db.cache
+            assert cache is not None
+            assert "BUSY" in cache.status
+            assert await db.execute("GET", "k") == b"v"
+            await until(lambda: cache.status == "on")
+        assert scripted.accepted == 1
+
+
+@on_loop
+async def test_a_listener_lost_while_freshness_is_being_proven_proves_nothing(
+    any_server: client.EmbeddedServer, wire: Callable[..., Wire]
+) -> None:
+    with Proxy(any_server) as proxy:
+        async with client.connect_async(proxy.url, tracking=DEDICATED) as db:
+            reader = AioReader(db, wire(any_server))
+            await reader.hit("GET", "k")
+            link, channel = db._link, db._channel
+            assert link is not None
+            assert channel is not None
+            proxy.links[0].down.hold()
+            read = asyncio.ensure_future(db.cached("GET", "k", max_stale=0))
+            await until(lambda: link.flights and not channel.link.flights)
+            epoch = reader.cache.epoch
+            proxy.links[1].cut()
+            await until(lambda: reader.cache.epoch != epoch)
+            reader.other("SET", "k", "new")
+            proxy.links[0].down.release()
+            assert await read == b"new"

@@ -46,6 +46,7 @@ def keep(cache: Cache, key: bytes, value: Any, ttl: float | None = None) -> bool
 
 def test_what_was_filled_is_served(cache: Cache) -> None:
     assert cache.get(("GET", b"k")) is MISS
+    assert repr(MISS) == "MISS"
     assert keep(cache, b"k", b"v")
     assert cache.get(("GET", b"k")) == b"v"
     assert len(cache) == 1
@@ -443,6 +444,7 @@ def test_cache_belongs_to_one_client() -> None:
     cache, owner = Cache(), Owner()
     cache.claim(owner)
     cache.claim(owner)
+    cache.release(Owner())  # who never had it
     with pytest.raises(ValueError, match="belongs to another"):
         cache.claim(Owner())
     gone = weakref.ref(owner)

@@ -121,9 +121,10 @@ async def test_nothing_is_written_while_paused_and_all_of_it_after() -> None:
     await link.close()
 
 
+@pytest.mark.parametrize("filling", [3, 4])  # let in together, the first or the last of the two
 @on_loop
 async def test_those_who_wait_for_room_go_in_their_order_and_a_few_at_a_time(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, filling: int
 ) -> None:
     monkeypatch.setattr(_link, "_LET_IN", 2)
     link, _ = link_and_wire()
@@ -133,7 +134,7 @@ async def test_those_who_wait_for_room_go_in_their_order_and_a_few_at_a_time(
     async def caller(number: int) -> None:
         await link.room()
         order.append(number)
-        if number == 4:
+        if number == filling:
             link.pause_writing()  # what it sends is too much again
 
     callers = [asyncio.ensure_future(caller(number)) for number in range(10)]
@@ -142,11 +143,12 @@ async def test_those_who_wait_for_room_go_in_their_order_and_a_few_at_a_time(
     await turns()
     link.resume_writing()
     await turns(20)
-    assert order == [0, 2, 3, 4]
+    assert order == [0, 2, 3, 4][:filling]
     assert link.full
+    callers[6].cancel()  # in the turn in which there is room
     link.resume_writing()
     await turns(20)
-    assert order == [0, 2, 3, 4, 5, 6, 7, 8, 9]
+    assert order == [0, 2, 3, 4, 5, 7, 8, 9]
     assert not link.full
     await link.close()
 
@@ -157,9 +159,11 @@ async def test_losing_it_tells_once_what_never_left_and_fails_each_caller() -> N
     link, wire = link_and_wire(told)
     sent = link.send(("INCR", "a"), NEVER)
     await turns(1)
+    link.pause_writing()
     unsent = link.send(("INCR", "b"), NEVER)
-    waiting = asyncio.ensure_future(link.room())
-    link._paused = True
+    waiting, leaving = (asyncio.ensure_future(link.room()) for _ in range(2))
+    await turns(1)
+    leaving.cancel()
     link.connection_lost(ConnectionResetError(104, "Connection reset by peer"))
     link.connection_lost(None)
     ((error, count, flights),) = told
@@ -172,6 +176,42 @@ async def test_losing_it_tells_once_what_never_left_and_fails_each_caller() -> N
     with pytest.raises(client.ConnectionClosed, match="was not sent"):
         await link.roundtrip([("PING",)], NEVER)
     assert len(wire.writes) == 1
+
+
+@on_loop
+async def test_a_server_that_leaves_after_an_error_is_quoted() -> None:
+    link, _ = link_and_wire()
+    greeting = link.send_many([("HELLO", 3), ("PING",)], NEVER)
+    await turns(1)
+    link.data_received(b"-ERR max number of clients reached\r\n")
+    link.connection_lost(None)
+    with pytest.raises(client.ConnectionClosed, match="max number of clients reached"):
+        await greeting
+
+
+@on_loop
+async def test_a_closed_link_neither_hears_nor_stops_hearing() -> None:
+    link, wire = link_and_wire()
+    call = link.send(("PING",), NEVER)
+    await turns(1)
+    await link.close()
+    link.data_received(b"+PONG\r\n")  # read before, and handed over only now
+    link.pause_reading()
+    link.resume_reading()
+    with pytest.raises(client.ConnectionClosed, match="may have run"):
+        await call
+    assert wire.aborted
+
+
+@on_loop
+async def test_a_ping_that_nobody_waits_for_any_more_fails_unnoticed() -> None:
+    link, _ = link_and_wire()
+    link.ping(NEVER).cancel()
+    await turns(1)
+    link.ping(NEVER)
+    await turns(1)
+    await link.close()
+    assert not link.flights
 
 
 @on_loop

@@ -29,6 +29,15 @@ class Calls:
         return sum(int(self.read("GET", f"k:{name}") or 0) for name in names)
 
 
+def test_a_key_that_is_read_twice_is_depended_on_once(reader: Reader) -> None:
+    calls = Calls(reader)
+    total = reader.db.memoize(calls.total)
+    reader.other("SET", "k:a", 1)
+    wait_until(lambda: total("a", "a") == 2)
+    reader.other("SET", "k:a", 2)
+    wait_until(lambda: total("a", "a") == 4, PROMPT)
+
+
 def test_result_is_kept_until_any_key_it_read_changes(reader: Reader) -> None:
     calls = Calls(reader)
     total = reader.db.memoize(calls.total)

@@ -94,6 +94,20 @@ def test_metrics_of_the_asyncio_client(any_server: EmbeddedServer) -> None:
     assert seen.bytes_received > 20
 
 
+def test_metrics_of_the_asyncio_client_count_losses(
+    any_server: EmbeddedServer, wire: Callable[..., Wire]
+) -> None:
+    metrics = client.Metrics()
+
+    async def run() -> None:
+        async with client.connect_async(any_server.url, metrics=metrics) as db:
+            wire(any_server)("CLIENT", "KILL", "ID", str(db.id))
+            assert await db.execute("GET", "k") is None
+
+    asyncio.run(run())
+    assert metrics.snapshot().losses == {"ConnectionClosed": 1}
+
+
 def test_prometheus_shows_commands_latencies_and_the_cache(any_server: EmbeddedServer) -> None:
     metrics, registry = client.Metrics(), CollectorRegistry()
     with client.connect(any_server.url, cache=True, metrics=metrics) as db:

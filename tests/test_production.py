@@ -8,9 +8,12 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from loops import until
+from proxy import Proxy
 from readers import PATIENCE, wait_until
 from scripted import Peer, ScriptedServer
 
@@ -123,6 +126,65 @@ def test_watched_write_is_seen_by_the_cache(db: Client) -> None:
     with db.watch("k") as look:
         look.queue("SET", "k", "new")
     assert db.execute("GET", "k") == b"new"
+
+
+def test_watch_of_the_asyncio_client_ends_as_it_began(
+    private_server: StartServer,
+) -> None:
+    server = private_server()
+
+    async def lose_and_go_on(db: AsyncClient) -> int:
+        attempts = 0
+        async for attempt in db.watch("k", attempts=2):
+            attempts += 1
+            with suppress(WatchError):
+                async with attempt as look:
+                    await db.execute("INCR", "k")
+                    look.queue("SET", "k", "lost")
+        return attempts
+
+    async def die(db: AsyncClient, *queued: str) -> None:
+        async with db.watch("k") as look:
+            number = await look.execute("CLIENT", "ID")
+            await db.execute("CLIENT", "KILL", "ID", number)
+            await until(lambda: look._link is not None and look._link.closed)
+            if queued:
+                look.queue(*queued)
+
+    async def act() -> None:
+        async with connect_async(server.url) as db:
+            assert await lose_and_go_on(db) == 2
+            with pytest.raises(RuntimeError, match="enter the attempt first"):
+                await (await anext(aiter(db.watch("k")))).execute("GET", "k")
+            await die(db)  # nothing was to be sent any more
+            with pytest.raises(ConnectionClosed, match="was not sent"):
+                await die(db, "SET", "k", "v")
+            assert await db.execute("GET", "k") == b"2"
+            await db.execute("ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all", "-watch")
+        async with connect_async(server.url, username="u", password="pw") as db:
+            with pytest.raises(ReplyError, match="NOPERM"):
+                await db.watch("k").__aenter__()
+            assert not db._aside
+
+    asyncio.run(act())
+
+
+def test_watch_whose_connection_ends_after_the_block_failed_tells_why_it_failed(
+    any_server: EmbeddedServer,
+) -> None:
+    async def act(proxy: Proxy) -> None:
+        async with connect_async(proxy.url) as db:
+            look = db.watch("k")
+            await look.__aenter__()
+            proxy.links[1].down.hold()
+            ending = asyncio.ensure_future(look.__aexit__(KeyError, KeyError("k"), None))
+            await until(lambda: look._only._link is not None and look._only._link.flights)
+            proxy.links[1].cut()
+            await ending  # it raises nothing, so the block's own error goes on
+            assert not db._aside
+
+    with Proxy(any_server) as proxy:
+        asyncio.run(act(proxy))
 
 
 def test_watch_of_the_asyncio_client(server: EmbeddedServer) -> None:

@@ -350,6 +350,21 @@ def test_audit_finds_a_stale_hit_and_no_other(
         assert db.execute("GET", "k") == b"29"
 
 
+def test_audit_that_tells_nobody_drops_a_stale_hit_all_the_same(
+    any_server: client.EmbeddedServer,
+) -> None:
+    cache = Cache(audit=1.0)
+    with connect(any_server.url, cache=cache) as db:
+        db.execute("SET", "k", "v")
+        wait_until(lambda: (db.execute("GET", "k"), cache.find(("GET", "k")))[1])
+        entry = cache.find(("GET", "k"))
+        assert entry is not None
+        entry.value = b"wrong"
+        assert db.execute("GET", "k") == b"wrong"
+        assert cache.stats.stale == 1
+        assert db.execute("GET", "k") == b"v"
+
+
 # Telling.
 
 
@@ -376,6 +391,7 @@ def test_events_tell_keys_and_reasons(
         assert events.get(0) is None
     assert events.get(5) == (None, "client closed")
     events.close()
+    events.close()  # which changes nothing
     assert list(events) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import threading
 import time
@@ -10,11 +11,24 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from loops import on_loop, until
+from proxy import Proxy
 from servers import Service, Wire, ask, find_servers, wait_until
 
 import client
 from client import ConnectError, Options, Push, ReplyError
-from client._sentinel import Ask, Finder, Visit, Wait, ask_primary, ask_replicas, confirm
+from client._async_follower import AsyncFollower, open_found
+from client._link import Link
+from client._sentinel import (
+    Ask,
+    Finder,
+    Visit,
+    Wait,
+    _subscribe,
+    ask_primary,
+    ask_replicas,
+    confirm,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -273,6 +287,55 @@ def test_neither_thread_nor_connection_outlives_a_client(service: Service) -> No
     wait_until(lambda: sum(connected()) == 0)
 
 
+@on_loop
+async def test_asyncio_client_listens_to_its_sentinel_again_after_a_cut(service: Service) -> None:
+    with Proxy(service.sentinels[0]) as proxy:
+        url = f"sentinel://{proxy.url.removeprefix('redis://')}/{service.name}"
+        async with client.connect_async(**given(service, url=url)) as db:
+            follower: Any = db._follower
+            await until(lambda: follower._news is not None)  # it listens
+            first = follower._kept
+            proxy.refusing = True
+            for link in list(proxy.links):
+                link.cut()
+            await until(lambda: follower._kept is None)
+            proxy.refusing = False
+            await until(lambda: follower._news is not None and follower._kept is not first)
+            assert await db.execute("PING") == b"PONG"
+
+
+@on_loop
+async def test_follower_of_an_abandoned_client_ends(service: Service) -> None:
+    db: Any = await client.connect_async(**given(service))
+    follower = db._follower
+    await until(lambda: follower._news is not None)
+    with pytest.warns(ResourceWarning, match="unclosed <AsyncClient"):  # noqa: PT031
+        del db
+        gc.collect()
+    follower._wake()  # or it would when it asks again
+    await until(follower._task.done)
+    assert follower._kept is None
+
+
+@on_loop
+async def test_asyncio_client_does_not_keep_what_moved_while_it_came_up(service: Service) -> None:
+    class Late(AsyncFollower):
+        def add(self, connection: Any, address: Any, moves: int) -> bool:
+            self.move(("127.0.0.1", 1))  # a failover, heard of just now
+            return super().add(connection, address, moves)
+
+    secrets = given(service)
+    options = Options.from_url(secrets.pop("url"), **secrets)
+    follower = Late(options, None, service)
+    options = options.replace(finder=follower)
+    loop = asyncio.get_running_loop()
+    link = Link(options, loop, name="data", trace=None)
+    with pytest.raises(ConnectError, match="moved while it was connected to"):
+        await open_found(link, options, loop)
+    assert follower._task is None
+    await link.close()
+
+
 # What fails is one error that names what was asked.
 
 
@@ -415,6 +478,11 @@ def finder(ended: list[Any] | None = None, **more: Any) -> Finder[Any]:
 
 class Connected:
     """Stands for a connection."""
+
+
+def test_sentinel_that_announces_nothing_is_asked_all_the_same() -> None:
+    assert outcome(_subscribe({"proto": 3}), ReplyError("NOPERM")) is None
+    assert outcome(_subscribe({"proto": 2})) is None
 
 
 def named(*usable: tuple[str, int], down: tuple[tuple[str, int], ...] = ()) -> Any:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from client import CommandRefused, ProtocolError, Push, ReplyError, Session, UnexpectedReply
+from client import (
+    CommandRefused,
+    ProtocolError,
+    Push,
+    ReplyError,
+    Session,
+    UnexpectedReply,
+    _session,
+)
 from client._session import redact
 
 
@@ -32,6 +40,15 @@ def test_results_come_in_the_order_of_the_commands() -> None:
     assert session.owed == 2
     assert session.receive(b"NG\r\n:1\r\n") == [b"PONG", 1]
     assert session.owed == 0
+
+
+def test_what_a_command_does_is_known_beyond_what_is_remembered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_session, "_MEMO_SIZE", 0)
+    for _ in range(2):
+        assert _session.role((b"nobodyKnowsThis",)) is _session.Role.PLAIN
+        assert _session.role((b"mUlTi",)) is not _session.Role.PLAIN
 
 
 def test_error_is_a_result() -> None:
