@@ -211,8 +211,7 @@ class Connection:
             replies = self._exchange(data, len(commands), deadline)
         except BaseException as error:
             failure = error
-            if self.closed:
-                metrics.on_loss(error)
+            metrics.on_loss(error)  # `_exchange` has closed it
             raise
         finally:
             metrics.on_roundtrip(commands, time.perf_counter() - started, failure)

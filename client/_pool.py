@@ -137,9 +137,8 @@ class Pool:
         if self._options.max_idle is not None and idle > self._options.max_idle:
             connection.close()
             raise ConnectionClosed("idle for too long")
-        if idle > _CHECK_AFTER:
-            soon = time.monotonic() + _CHECK_PATIENCE
-            connection.roundtrip((b"PING",), deadline=min(soon, deadline or soon))
+        soon = time.monotonic() + _CHECK_PATIENCE
+        connection.roundtrip((b"PING",), deadline=min(soon, deadline or soon))
 
     def _open_or_wait(self, deadline: float | None) -> DataConnection | None:
         """Open another connection, or wait for one to be idle and give None."""

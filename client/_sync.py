@@ -757,10 +757,10 @@ class WatchAttempt(Attempt):
 
     def _let_go(self, broken: bool) -> None:
         connection, self._connection = self._connection, None
-        if connection is not None:
-            if broken:
-                connection.close()
-            self._client._pool.give_back(connection)
+        assert connection is not None
+        if broken:
+            connection.close()
+        self._client._pool.give_back(connection)
 
 
 class _Computing(Computation):

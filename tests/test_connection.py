@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -305,3 +306,98 @@ def test_repr_names_peer_and_no_credentials(any_server: client.EmbeddedServer) -
     with open_connection(any_server.url) as connection:
         assert repr(connection) == f"<Connection connection to 127.0.0.1:{any_server.port}, RESP3>"
     assert repr(connection).endswith("closed>")
+
+
+def test_peer_that_takes_no_more_bytes_costs_the_connection() -> None:
+    over = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        over.wait(30)
+
+    def fill(connection: Connection) -> None:
+        while True:
+            connection.start("ECHO", bytes(1_000_000))
+
+    with ScriptedServer(script) as server:
+        connection = open_connection(server.url)
+        with pytest.raises(ConnectionClosed, match="takes no more bytes"):
+            fill(connection)
+        assert connection.closed
+        over.set()
+
+
+def test_nonsense_that_nobody_asked_for_closes_the_connection() -> None:
+    late = threading.Event()
+
+    def script(peer: Peer) -> None:
+        peer.greet()
+        late.wait(30)
+        peer.send(b"?what\r\n")
+        peer.command()
+
+    with ScriptedServer(script) as server:
+        connection = open_connection(server.url)
+        late.set()
+        with pytest.raises(ProtocolError):
+            connection.read_push(10)
+        assert connection.closed
+
+
+def test_nonsense_behind_the_last_reply_costs_the_connection_and_not_the_reply() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        peer.command()
+        peer.send(b"+ONE\r\n?what\r\n")
+
+    with ScriptedServer(script) as server:
+        connection = open_connection(server.url)
+        assert connection.roundtrip(("GET", "k")) == [b"ONE"]
+        assert connection.closed
+        with pytest.raises(ConnectionClosed, match="is closed"):
+            connection.roundtrip(("GET", "k"))
+        with pytest.raises(ProtocolError):
+            open_connection(server.url).roundtrip(("GET", "k"), ("GET", "k"))
+
+
+class Deaf(Connection):
+    """Lets every push go."""
+
+    def take_push(self, push: client.Push) -> None:
+        pass
+
+
+def test_reading_what_has_arrived_ends_although_the_peer_never_stops() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        while True:
+            peer.send(b">2\r\n+message\r\n+hi\r\n" * 1000)
+
+    def drain(connection: Connection) -> None:
+        until = time.monotonic() + 30
+        while time.monotonic() < until:  # on a slow machine the flood may pause
+            assert connection.drain() == []
+
+    with ScriptedServer(script) as server:
+        connection = Deaf(Options.from_url(server.url))
+        connection.options = connection.options.replace(timeout=0.001)
+        with pytest.raises(CommandTimeout, match="did not stop pushing"):
+            drain(connection)
+        assert connection.closed
+
+
+def test_timeout_of_months_is_waited_for_in_pieces(any_server: client.EmbeddedServer) -> None:
+    with open_connection(any_server.url, timeout=1e9) as connection:  # poll takes 24 days at most
+        assert connection.execute("PING") == b"PONG"
+
+
+def test_system_without_an_option_for_silence_does_without(
+    any_server: client.EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(socket, "TCP_USER_TIMEOUT", raising=False)
+    with open_connection(any_server.url) as connection:
+        connection.notice_silence()
+        assert connection.execute("PING") == b"PONG"
+    with open_connection(any_server.unix_url) as connection:
+        connection.notice_silence()  # of the same machine there is no silence
+        assert connection.execute("PING") == b"PONG"

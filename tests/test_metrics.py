@@ -148,6 +148,30 @@ def test_opentelemetry_shows_commands_latencies_and_the_cache(any_server: Embedd
     }
 
 
+def test_opentelemetry_counts_losses_and_prometheus_does_without_a_cache(
+    any_server: EmbeddedServer,
+) -> None:
+    reader, registry = InMemoryMetricReader(), CollectorRegistry()
+    metrics = OpenTelemetryMetrics(MeterProvider([reader]))
+    prometheus.register(metrics, registry=registry)
+    with client.connect(any_server.url, metrics=metrics, timeout=0.2) as db:
+        with pytest.raises(client.CommandTimeout):
+            db._pool.take().execute("BLPOP", "nothing", 2)
+        data: Any = reader.get_metrics_data()
+    kinds = {
+        (metric.name, point.attributes.get("error.type"))
+        for resource in data.resource_metrics
+        for scope in resource.scope_metrics
+        for metric in scope.metrics
+        for point in metric.data.data_points
+    }
+    assert ("resp_client.connections", "CommandTimeout") in kinds
+    assert ("db.client.operation.duration", "CommandTimeout") in kinds
+    text = generate_latest(registry).decode()
+    assert "resp_client_connections_total" in text
+    assert "resp_client_cache" not in text
+
+
 def test_connections_and_losses_are_logged_without_secrets(
     private_server: StartServer, caplog: pytest.LogCaptureFixture
 ) -> None:

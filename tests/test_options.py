@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import pytest
@@ -120,6 +121,8 @@ def test_no_url_shows_its_password_in_an_error(noise: str, form: str) -> None:
     ("keywords", "error"),
     [
         ({"port": "6379"}, TypeError),
+        ({"host": b"h"}, TypeError),
+        ({"host": ""}, ValueError),
         ({"db": True}, TypeError),
         ({"db": -1}, ValueError),
         ({"timeout": 0}, ValueError),
@@ -153,6 +156,24 @@ def test_option_that_makes_no_sense_is_refused(
 ) -> None:
     with pytest.raises(error):
         Options.from_url("redis://localhost", **keywords)
+
+
+def test_url_that_is_no_text_is_refused() -> None:
+    with pytest.raises(TypeError, match="a URL is a str, not bytes"):
+        Options.from_url(b"redis://h")  # type: ignore[arg-type]
+
+
+def test_options_are_values() -> None:
+    options = Options.from_url("redis://h:1")
+    with pytest.raises(AttributeError, match="does not change"):
+        options.port = 2
+    with pytest.raises(AttributeError, match="does not change"):
+        del options.port
+    assert options == Options(host="h", port=1)
+    assert hash(options) == hash(Options(host="h", port=1))
+    assert options != options.replace(port=2)
+    assert options != "redis://h:1"
+    assert pickle.loads(pickle.dumps(options)) == options
 
 
 def test_keyword_wins_over_url() -> None:
@@ -193,3 +214,5 @@ def test_nothing_is_sent_for_a_bad_combination() -> None:
         )
     with pytest.raises(ValueError, match="cache=False"):
         client.connect("redis://127.0.0.1:1", tracking=client.Tracking(), cache=False)
+    with pytest.raises(TypeError, match="cache takes a Cache, a bool or None, not str"):
+        client.connect("redis://127.0.0.1:1", cache="yes")  # type: ignore[arg-type]
