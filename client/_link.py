@@ -400,6 +400,9 @@ class Link(Line, asyncio.Protocol):
             self._hear()
             self.abort(error)
             return
+        if self.closed:  # by what a push or a trace was told to do
+            self._hear()
+            return
         flights = self.flights
         if len(results) == 1 and not self._out and not flights[0][2]:
             future = flights.popleft()[0]  # the usual case of `_deliver`

@@ -308,3 +308,15 @@ def test_each_caller_is_told_with_an_error_of_its_own() -> None:
     assert isinstance(told, client.ProtocolError)
     assert told is not nonsense
     assert (str(told), told.offset) == ("nonsense", 7)
+
+
+@on_loop
+async def test_link_that_is_aborted_by_what_it_reads_delivers_nothing_more() -> None:
+    link, _ = link_and_wire()
+    link._on_push = lambda _: link.abort(client.ConnectionClosed("moved"))
+    future = link.send(("PING",), NEVER)
+    await turns(1)
+    link.data_received(b">2\r\n+switch\r\n+x\r\n+PONG\r\n")
+    with pytest.raises(client.ConnectionClosed, match="moved"):
+        await future
+    await link.close()

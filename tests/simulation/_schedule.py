@@ -853,6 +853,8 @@ class Simulation:
         bound = max(self.mode.bound, FRESHNESS) if self.mode.faults else self.mode.bound
         world.run(world.now + bound + 0.01, self.check)
         self.check()
+        while self.server.will_expire:  # or it is announced when everybody has heard
+            world.run(world.now + 0.05, self.check)
         for process in self.processes:
             process.hear()
         world.run(world.now + self.reach * 8, self.check)

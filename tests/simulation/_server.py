@@ -334,6 +334,14 @@ class Server:
             self.world.at(expires + late, self._expire_now, key)
         self._changed(key, writer)
 
+    @property
+    def will_expire(self) -> bool:
+        """Whether a key is still to be expired, and announced, by the server's own cycle."""
+        latest = [versions[-1] for versions in self.history.values()]
+        return self.active_expiry and any(
+            each.value is not None and each.expires < NEVER for each in latest
+        )
+
     def _expire_now(self, key: bytes) -> None:
         if self._expire(key):
             self.before_sleep()
