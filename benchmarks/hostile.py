@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from contextlib import AsyncExitStack, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def redis_py_async(port: int) -> Any:
 
 def coredis(port: int) -> Any:
     """Connect coredis."""
-    import coredis as package
+    package = import_module("coredis")  # brought by another extra than what checks this
 
     async def connect() -> Callable[..., Awaitable[Any]]:
         db: Any = package.Redis(port=port, stream_timeout=TIMEOUT)

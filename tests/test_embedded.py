@@ -381,6 +381,7 @@ def test_it_ends_with_the_program(block: str, end: str, status: int) -> None:
 def test_a_terminals_interrupt_is_for_the_program_and_not_for_the_server() -> None:
     with start_program(
         """
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & has it ignored
         with embedded() as server:
             try:
                 print(server.pid, flush=True)
