@@ -6,8 +6,7 @@ One process, one private server, each contender in turn in every round, the leas
 The bare protocol is the floor: it writes prepared bytes and cuts what comes by the length that the
 answers are known to have, so it neither encodes nor parses. For many tasks it is batched by hand:
 what they write in one turn leaves in one write, and each has a future. redis.asyncio and coredis
-run as installed, redis.asyncio on hiredis where that is there. The cores are kept awake, see
-`_awake`.
+run as installed, redis.asyncio on hiredis where that is there.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ from typing import TYPE_CHECKING, Any
 
 import client
 import resp
-from benchmarks._awake import cores_awake
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -281,7 +279,7 @@ def main() -> None:
     parser.add_argument("--uvloop", action="store_true", help="run on uvloop")
     arguments = parser.parse_args()
     factory = import_module("uvloop").new_event_loop if arguments.uvloop else None
-    with cores_awake(), client.embedded() as server:
+    with client.embedded() as server:
         print(f"codec: {resp.implementation}, server: {server.name} {server.version}")
         with asyncio.Runner(loop_factory=factory) as runner:
             runner.run(_measure(server))

@@ -5,7 +5,7 @@
 One process, one private server, each contender in turn in every round, the least of the rounds.
 The loop is the floor: it sends prepared bytes and receives as many as the answer is known to
 have, so it neither encodes nor parses. The peers run as installed, redis-py on hiredis and
-valkey-py on libvalkey where those are there. The cores are kept awake, see `_awake`.
+valkey-py on libvalkey where those are there.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import client
 import resp
-from benchmarks._awake import cores_awake
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -223,7 +222,7 @@ def _big(server: client.EmbeddedServer) -> None:
 
 def main() -> None:
     """Measure, and print."""
-    with cores_awake(), client.embedded() as server:
+    with client.embedded() as server:
         print(f"codec: {resp.implementation}, server: {server.name} {server.version}")
         _commands(server)
         _big(server)
