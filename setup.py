@@ -7,6 +7,7 @@ in, RESP_DEBUG=2 Cython's own count of references as well (which then needs Cyth
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -38,13 +39,15 @@ else:
 
 
 class BuildExtension(build_ext):
-    """Say why it failed where that is not passed over in silence."""
+    """Leave nothing of what failed; say why where that is not passed over in silence."""
 
     def build_extension(self, ext: Extension) -> None:
         """Build it; if it is required, in the end of a long log stands what for."""
         try:
             super().build_extension(ext)
         except (BaseError, CCompilerError) as error:
+            # What was built of older sources must not stand in for it.
+            Path(self.get_ext_fullpath(ext.name)).unlink(missing_ok=True)
             if WANTED == "yes":
                 message = f"RESP_EXTENSION=yes, but {ext.name} was not built: {error}"
                 raise SystemExit(message) from error

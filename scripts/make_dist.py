@@ -211,9 +211,10 @@ def run(
     cwd: str | None = None,
 ) -> str:
     """Run a command, which must succeed, or must fail; return all it printed."""
-    # What was asked of this program's own installation is not asked of these.
-    kept = (key for key in os.environ if key != "PYTHONPATH" and not key.startswith("RESP_"))
-    environ = {key: os.environ[key] for key in kept}
+    # What was asked of this program's own installation is not asked of these. A folder that all
+    # builds share (DIST_EXTRA_CONFIG may name one) hands a build what an earlier one compiled.
+    asked = ("RESP_", "PYTHONPATH", "DIST_EXTRA_CONFIG")
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(asked)}
     done = subprocess.run(
         command,
         env=environ | (more or {}),
