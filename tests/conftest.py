@@ -44,10 +44,15 @@ def _found(binary: Binary | None) -> Binary:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run a test once for each server found, if it asks for one."""
+    """Run a test once for each server found, if it asks for one; all but the first are heavy."""
     if "binary" in metafunc.fixturenames:
-        ids = [binary.name if binary else "no-server" for binary in _binaries()]
-        metafunc.parametrize("binary", _binaries(), ids=ids, indirect=True)
+        # What depends on the server and on Python both has not been seen yet.
+        marks: list[Any] = [(), *[pytest.mark.heavy] * (len(_binaries()) - 1)]
+        params = [
+            pytest.param(binary, id=binary.name if binary else "no-server", marks=mark)
+            for binary, mark in zip(_binaries(), marks, strict=True)
+        ]
+        metafunc.parametrize("binary", params, indirect=True)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
