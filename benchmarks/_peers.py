@@ -105,16 +105,16 @@ def _ours(name: str, codec: Any) -> list[Implementation]:
 
     def pack(workload: Packing) -> Run:
         encode_command, encode_commands = codec.encode_command, codec.encode_commands
-        commands = workload.commands
+        commands, (repeats, calls) = workload.commands, workload.repeated()
 
         def run(kept: Sink) -> None:
             packed: Any = None
-            for _ in range(workload.repeat):
-                if workload.pipeline:
+            if workload.pipeline:
+                for _ in repeats:
                     packed = encode_commands(commands)
-                else:
-                    for command in commands:
-                        packed = encode_command(*command)
+            else:
+                for command in calls:
+                    packed = encode_command(*command)
             if kept is not None:
                 kept.append(packed)
 
@@ -160,15 +160,16 @@ def _reader(name: str, module: Any) -> list[Implementation]:
 
     def pack(workload: Packing) -> Run:
         pack_command, commands = module.pack_command, workload.commands
+        repeats, calls = workload.repeated()
 
         def run(kept: Sink) -> None:
             packed: Any = None
-            for _ in range(workload.repeat):
-                if workload.pipeline:
+            if workload.pipeline:
+                for _ in repeats:
                     packed = b"".join([pack_command(command) for command in commands])
-                else:
-                    for command in commands:
-                        packed = pack_command(command)
+            else:
+                for command in calls:
+                    packed = pack_command(command)
             if kept is not None:
                 kept.append(packed)
 
@@ -242,16 +243,16 @@ def _redis_py() -> list[Implementation]:
         packer = connections.PythonRespSerializer(6000, encode)
         connection = connections.Connection(command_packer=packer)
         pack_command, pack_commands = connection.pack_command, connection.pack_commands
-        commands = workload.commands
+        commands, (repeats, calls) = workload.commands, workload.repeated()
 
         def run(kept: Sink) -> None:
             packed: Any = None
-            for _ in range(workload.repeat):
-                if workload.pipeline:
+            if workload.pipeline:
+                for _ in repeats:
                     packed = pack_commands(commands)
-                else:
-                    for command in commands:
-                        packed = pack_command(*command)
+            else:
+                for command in calls:
+                    packed = pack_command(*command)
             if kept is not None:
                 kept.append(b"".join(packed))
 
@@ -288,20 +289,21 @@ def _coredis() -> list[Implementation]:
 
     def pack(workload: Packing) -> Run:
         packer = packers.Packer("utf-8")
-        # It wants the name of a command in bytes.
+        # It wants the name of a command in bytes, and a pipeline in a list.
         commands = [
             (name.encode() if isinstance(name, str) else name, *args)
             for name, *args in workload.commands
         ]
+        repeats, calls = workload.repeated(tuple(commands))
 
         def run(kept: Sink) -> None:
             packed: Any = None
-            for _ in range(workload.repeat):
-                if workload.pipeline:
+            if workload.pipeline:
+                for _ in repeats:
                     packed = packer.pack_commands(commands)
-                else:
-                    for command in commands:
-                        packed = packer.pack_command(*command)
+            else:
+                for command in calls:
+                    packed = packer.pack_command(*command)
             if kept is not None:
                 kept.append(b"".join(packed))
 

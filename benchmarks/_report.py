@@ -72,7 +72,6 @@ REACHED = {
     ("maps of 10 pairs", PURE, HIREDIS): 0.65,
     ("bulks of 100 KiB", PURE, REDIS_PY): 2.8,
     ("64 levels of nesting", COMPILED, HIREDIS): 0.95,
-    ("one command", COMPILED, HIREDIS): 3.7,
 }
 
 

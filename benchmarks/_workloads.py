@@ -13,6 +13,7 @@ from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 Argument: TypeAlias = bytes | str | int | float
+Commands: TypeAlias = tuple[tuple[Argument, ...], ...]
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -74,7 +75,7 @@ class Packing:
     """Commands to be packed: one by one, or all in one call."""
 
     name: str
-    commands: tuple[tuple[Argument, ...], ...]
+    commands: Commands
     must: Musts = field(default_factory=dict)
     pipeline: bool = False
     repeat: int = 1
@@ -83,6 +84,13 @@ class Packing:
     def count(self) -> int:
         """How many commands a run packs."""
         return len(self.commands) * self.repeat
+
+    def repeated(self, commands: Commands | None = None) -> tuple[range, Commands]:
+        """Return what a run goes through: one element a pipeline, and one a command.
+
+        One command is packed in the time of three steps of a loop, so the loop must have few.
+        """
+        return range(self.repeat), (commands or self.commands) * self.repeat
 
 
 def bulk(data: bytes) -> bytes:
