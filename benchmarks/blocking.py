@@ -6,11 +6,16 @@ One process, one private server, each contender in turn in every round, the leas
 The loop is the floor: it sends prepared bytes and receives as many as the answer is known to
 have, so it neither encodes nor parses. The peers run as installed, redis-py on hiredis and
 valkey-py on libvalkey where those are there.
+
+The process and the server share one core, if the system lets a process choose. Told is the CPU time
+of the client, and on an idle machine of several cores that would have in it what it takes to wake
+the server's from its sleep: up to 20 µs a call, as it happens, whoever calls.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import socket
 import subprocess
 import sys
@@ -222,6 +227,8 @@ def _big(server: client.EmbeddedServer) -> None:
 
 def main() -> None:
     """Measure, and print."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     with client.embedded() as server:
         print(f"codec: {resp.implementation}, server: {server.name} {server.version}")
         _commands(server)
