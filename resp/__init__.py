@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import os
 
-from ._encoder import encode
 from ._errors import ProtocolError, ReplyError, RespError
 from ._types import NEED_DATA, Attributed, Push, Verbatim
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from . import pure
+    from ._encoder import encode
 
 if TYPE_CHECKING or os.environ.get("RESP_PURE_PYTHON", "0") not in ("", "0"):
     from .pure import Parser, encode_command, encode_commands, implementation, parse
@@ -51,8 +51,11 @@ __all__ = [
 if not TYPE_CHECKING:
 
     def __getattr__(name):
-        if name != "pure":
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # What the compiled twins can do without: a client that has them never loads it.
         from importlib import import_module
 
-        return import_module(".pure", __name__)  # with what only the pure parser needs
+        if name == "encode":
+            return import_module("._encoder", __name__).encode
+        if name == "pure":
+            return import_module(".pure", __name__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,11 +5,14 @@ An ImportError where they were not compiled. `resp` chooses; this is for tests a
 
 from __future__ import annotations
 
-from .._encoder import encode
 from .._errors import ProtocolError, ReplyError, RespError
 from .._types import NEED_DATA, Attributed, Push, Verbatim
 from ._encoder import encode_command, encode_commands
 from ._parser import Parser, parse
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .._encoder import encode
 
 __all__ = [
     "NEED_DATA",
@@ -28,3 +31,13 @@ __all__ = [
 ]
 
 implementation = "cython"
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name != "encode":
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from .._encoder import encode
+
+        return encode

@@ -9,8 +9,6 @@ same in the same words.
 from libc.stdint cimport uint64_t
 from libc.string cimport memcpy
 
-from .._encoder import _append_command, _arguments
-
 cdef extern from *:
     """
     /* Whether another thread may change a list while it is read. */
@@ -246,6 +244,7 @@ cdef object encode_one(PyObject *module, PyObject **arguments, Py_ssize_t count)
         argument = <object>arguments[index]
         Py_INCREF(argument)
         PyTuple_SET_ITEM(args, index, argument)
+    from .._encoder import _append_command
     parts = []
     _append_command(parts, args, None)
     return b"".join(parts)
@@ -294,6 +293,8 @@ def encode_commands(commands):
 
 cdef int put_unusual(Writer *writer, command, Py_ssize_t index) except -1:
     """Write a command that only the pure twin understands, or refuses."""
+    # Not before it is wanted: its tables take half a millisecond of every program's start.
+    from .._encoder import _append_command, _arguments
     if not isinstance(command, (tuple, list)):
         command = _arguments(command, index)
     parts = []
