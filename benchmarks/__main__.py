@@ -13,7 +13,7 @@ import argparse
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import TYPE_CHECKING
 
 from ._measure import Row, measure, packing_row, parsing_row
@@ -103,10 +103,13 @@ def _quick(only: str, rounds: int, implementations: Sequence[Implementation]) ->
         if not _missed(row):
             row.runs = dict.fromkeys(row.runs, _spent)
         rows.append(row)
-    # A disturbance lasts: a row that is measured again at once would meet the same one.
+    # A disturbance lasts, and the one round that a peer had without it stands: a row that is
+    # measured again at once would meet the same.
     again = [row for row in rows if _missed(row)]
     end = monotonic() + LONGEST
     for turn in range(1, AGAIN + 1):
+        if any(map(_missed, again)):
+            sleep(turn)
         for row in again:
             if _missed(row) and monotonic() < end:
                 before = "; ".join(map(str, _missed(row)))

@@ -60,7 +60,6 @@ OURS = (COMPILED, COMPILED_ONE, PURE)
 # this, so that it does not get worse. Why it is not more:
 # - the pure codec's musts beside hiredis were set where hiredis is 10 times as fast as redis-py's
 #   parser; here it is 15 times as fast, and Python as slow to both of ours;
-# - one command is packed in 110 ns, of which a call that returns as many bytes takes 85;
 # - nested lists: to make and free as many with the C API alone is no faster;
 # - bulks of 100 KiB: see the workload.
 REACHED = {

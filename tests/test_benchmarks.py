@@ -252,6 +252,7 @@ def two_workloads(monkeypatch: pytest.MonkeyPatch) -> list[Parsing]:
     workloads = [Parsing("+OK", (b"+OK\r\n",) * 200, {"pure hiredis": 0.0001})]
     monkeypatch.setattr(command, "parsing", lambda: workloads)
     monkeypatch.setattr(command, "packing", list)
+    monkeypatch.setattr(command, "sleep", lambda _: None)
     return workloads
 
 
