@@ -77,6 +77,7 @@ SHORT: Final = 2
 FEW: Final = 24
 
 PAIRED: Final = frozenset((MAP, ATTRIBUTE))
+DIGITS: Final = b"0123456789"
 
 # Encodings where ASCII bytes are ASCII text, whatever comes before them.
 ASCII_BASED: Final = frozenset(("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"))
@@ -111,7 +112,6 @@ class Tables:
         self.crlf: Any = b"\r\n"
         self.scalars, self.headers, self.openers = SCALARS, _HEADERS, _OPENERS
         self.invalidate: list[Any] = [b"$10", b"invalidate", b"*1"]
-        self.integers: tuple[Any, Any, Any] = (b",", b",:", b"")
         self.integer: Any = b":"
         self.marks: list[Any] = [b"+", b"-", b"\r", b"\n"]
         self.verbatim: Any = b"="
@@ -127,7 +127,6 @@ class Tables:
             self.headers = {length: header.decode() for length, header in _HEADERS.items()}
             self.openers = {token.decode(): frame for token, frame in _OPENERS.items()}
             self.invalidate = ["$10", "invalidate", "*1"]
-            self.integers = (",", ",:", "")
             self.integer = ":"
             self.marks = [mark.decode() for mark in self.marks]
             self.verbatim, self.colon, self.plain_text = "=", ":", "txt"
@@ -627,17 +626,15 @@ class Window:
 
     def _integers(self, run: list[Any]) -> list[int] | None:
         """Return integers, if all tokens are of digits, and few enough of them; or None."""
-        # int() takes `1_0` and ` 7`: what is between the marks must be digits and nothing else.
-        comma, mark, nothing = self._tables.integers
-        numbers = (comma + comma.join(run)).split(mark)
-        del numbers[0]
-        if (
-            len(numbers) == len(run)
-            and self._tables.is_number(nothing.join(numbers))
-            and min(map(len, numbers)) > 0
-            and max(map(len, numbers)) < LEAST_LINE
-        ):
-            return [*map(int, numbers)]
+        # int() takes `1_0` and ` 7`: but for digits there must be the marks and nothing else.
+        joined = ",".join(run).encode("latin-1") if self._text else b",".join(run)
+        if joined.translate(None, DIGITS) == b":" + b",:" * (len(run) - 1):
+            numbers = joined[1:].split(b",:")
+            if max(map(len, numbers)) < LEAST_LINE:
+                try:
+                    return [*map(int, numbers)]
+                except ValueError:  # a mark without digits
+                    pass
         return None
 
     def _odd(self, at: int, mark: Any) -> tuple[Any, int]:
