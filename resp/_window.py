@@ -344,6 +344,7 @@ class Window:
         stack, tokens, began = self._stack, self._tokens, self._at
         tables, text, plain = self._tables, self._text, self._plain
         header, meaning = tables.headers.get, tables.meanings.get
+        listed = tables.listed
         integer, is_number, odd = tables.integer, tables.is_number, self._odd
         at, count, reply, room = began, self._count, -1, self._max_depth - len(stack)
         if kind == TOP:
@@ -406,9 +407,12 @@ class Window:
                             len(tokens[stop - 1])
                         ) == tokens[stop - 2]:
                             within = tokens[at + 1 : stop : 2]
-                            if [*map(header, map(len, within))] == tokens[at:stop:2]:
-                                at, size, doubts = stop, 0, 0
-                                break
+                            try:
+                                if [listed[len(bulk)] for bulk in within] == tokens[at:stop:2]:
+                                    at, size, doubts = stop, 0, 0
+                                    break
+                            except IndexError:
+                                pass
                             doubt = doubts = min(2 * doubts + 1, MOST_DOUBTS)
                     # Or few of them, and most of them plain; of many some may be a run.
                     within, few = [], size <= FEW
