@@ -30,6 +30,13 @@ from resp import _window, pure
         (b"=2000\r\ntxt:", [], 11),
         (b":1\r\n" * 30 + b":12345\r\n" * 30, [1] * 30 + [12345] * 30, 0),
         (b"*40\r\n" + b":12345\r\n" * 39 + b":00007\r\n", [[12345] * 39 + [7]], 0),
+        (b":12345\r\n" * 30 + b":1,:2\r\n", [12345] * 30, 7),
+        (b":12345\r\n" * 30 + b":\r\n", [12345] * 30, 3),
+        (
+            b"$3\r\nabc\r\n" * 30 + b"$2000\r\n%b\r\n" % (b"x" * 2000),
+            [b"abc"] * 30 + [b"x" * 2000],
+            0,
+        ),
         (b"%2\r\n*0\r\n:1\r\n*1\r\n$1\r\na\r\n:2\r\n", [{(): 1, (b"a",): 2}], 0),
         (b"*2\r\n*2\r\n:1\r\n*0\r\n*1\r\n:2\r\n", [[[1, []], [2]]], 0),
         (
@@ -102,6 +109,16 @@ class Counted(dict[Any, Any]):
         return dict.__getitem__(self, key)
 
 
+class CountedList(list[Any]):
+    """A table by number that counts how often it is asked."""
+
+    asked = 0
+
+    def __getitem__(self, key: Any) -> Any:
+        self.asked += 1
+        return list.__getitem__(self, key)
+
+
 BULK = b"$1\r\na\r\n"
 HOSTILE = {
     "bulks and an integer": (BULK * 13 + b":1234\r\n") * 500,
@@ -133,6 +150,7 @@ def test_no_byte_is_looked_at_more_than_a_few_times(
     tables.meanings = Counted(tables.meanings)
     tables.headers = Counted(tables.headers)
     tables.scalars = Counted(tables.scalars)
+    tables.listed = CountedList(tables.listed)
     monkeypatch.setitem(_window._tables, False, tables)
     split, make_window = 0, _window.Window._split
 
@@ -148,6 +166,7 @@ def test_no_byte_is_looked_at_more_than_a_few_times(
         parser.feed_all(wire[start : start + chunk])
     assert parser.error is None
     # A run that is given up is at most 4 times as long as what was taken before it.
-    asked = sum(table.asked for table in (tables.meanings, tables.headers, tables.scalars))
+    counted = (tables.meanings, tables.headers, tables.scalars, tables.listed)
+    asked = sum(table.asked for table in counted)
     assert asked <= 4 * wire.count(b"\r\n") + 1000
     assert split <= 2 * len(wire) + 1000
