@@ -622,12 +622,13 @@ def test_inline_that_meets_a_server_without_resp3_later_closes_the_cache() -> No
         ScriptedServer(aging_server) as server,
         connect(server.url, tracking=Tracking(listener="inline")) as db,
     ):
-        assert db.cache is not None
+        cache = db.cache
+        assert cache is not None
         assert db.execute("GET", "k") == b"v"
-        assert db.cache.status == "on"
+        assert cache.status == "on"
         greeted[0].socket.shutdown(socket.SHUT_RDWR)
-        wait_until(lambda: db.execute("GET", "k") == b"v" and "needs RESP3" in db.cache.status)
-        assert len(db.cache) == 0
+        wait_until(lambda: db.execute("GET", "k") == b"v" and "needs RESP3" in cache.status)
+        assert len(cache) == 0
 
 
 def test_callback_that_reads_does_not_wait_for_itself(plain_reader: Reader) -> None:
