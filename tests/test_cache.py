@@ -437,6 +437,12 @@ def test_bounds_are_positive_numbers(bound: str) -> None:
         Cache(**{bound: "9"})  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.1])
+def test_audit_is_a_share(share: float) -> None:
+    with pytest.raises(ValueError, match="from 0 to 1"):
+        Cache(audit=share)
+
+
 def test_cache_belongs_to_one_client() -> None:
     class Owner:
         pass

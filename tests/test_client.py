@@ -6,6 +6,7 @@ The names of most tests are the ways in which other clients were made to lie or 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 import warnings
@@ -282,6 +283,24 @@ def test_transaction(plain_reader: Reader) -> None:
 
 
 # Races and losses.
+
+
+def test_transaction_without_the_right_to_multi_says_what_ran(private_server: StartServer) -> None:
+    server = private_server()
+    with connect(server.url) as db:
+        db.execute("ACL", "SETUSER", "u", "on", ">pw", "~*", "+@all", "-multi")
+    with connect(server.url, username="u", password="pw") as db:
+        with pytest.raises(ReplyError, match="NOPERM") as caught:
+            db.transaction([["SET", "k", "v"]])
+        assert "one by one" in caught.value.__notes__[0]
+        assert db.execute("GET", "k") == b"v"
+
+
+def test_transaction_whose_replies_are_no_text_has_run(server: client.EmbeddedServer) -> None:
+    with connect(server.url, encoding="utf-8") as db:
+        with pytest.raises(UnicodeDecodeError):
+            db.transaction([("SET", "k", b"\xff"), ("GET", "k")])
+        assert db.execute("STRLEN", "k") == 1
 
 
 def test_value_in_flight_is_not_stored_after_flushall(private_server: StartServer) -> None:
@@ -582,6 +601,50 @@ def test_inline_without_resp3_works_uncached_and_says_why() -> None:
     ):
         assert db.cache is not None
         assert "needs RESP3" in db.cache.status
+
+
+def test_inline_that_meets_a_server_without_resp3_later_closes_the_cache() -> None:
+    greeted: list[Peer] = []
+
+    def aging_server(peer: Peer) -> None:
+        if not greeted:
+            greeted.append(peer)
+            peer.greet()
+        while (command := peer.command()) is not None:
+            if command[0] == b"HELLO":
+                peer.send(b"-ERR unknown command\r\n")
+            elif command[0] == b"GET":
+                peer.send(b"$1\r\nv\r\n")
+            else:
+                peer.send(b":1\r\n" if command[1:2] == [b"ID"] else b"+OK\r\n")
+
+    with (
+        ScriptedServer(aging_server) as server,
+        connect(server.url, tracking=Tracking(listener="inline")) as db,
+    ):
+        cache = db.cache
+        assert cache is not None
+        assert db.execute("GET", "k") == b"v"
+        assert cache.status == "on"
+        greeted[0].socket.shutdown(socket.SHUT_RDWR)
+        wait_until(lambda: db.execute("GET", "k") == b"v" and "needs RESP3" in cache.status)
+        assert len(cache) == 0
+
+
+def test_callback_that_reads_does_not_wait_for_itself(plain_reader: Reader) -> None:
+    read: list[Any] = []
+
+    def look(keys: Any, reason: str) -> None:
+        if reason == "changed" and not read:
+            read.append(None)
+            read.append(plain_reader.db.cached("GET", "other", max_stale=0))
+
+    plain_reader.other("SET", "other", "v")
+    plain_reader.read("GET", "other")
+    plain_reader.read("GET", "k")
+    plain_reader.cache.on_invalidate(look)
+    plain_reader.other("SET", "k", "new")
+    wait_until(lambda: read[1:] == [b"v"])
 
 
 def test_one_address_of_two_servers_is_not_trusted(private_server: StartServer) -> None:

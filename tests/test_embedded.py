@@ -402,6 +402,7 @@ def test_a_terminals_interrupt_is_for_the_program_and_not_for_the_server() -> No
 
 
 @linux_only
+@pytest.mark.skipif(sys.gettrace() is not None, reason="it would come in coverage.py's own lock")
 def test_an_interrupt_at_any_moment_of_the_start_leaves_nothing() -> None:
     # A whole start is measured, then each of forty is interrupted a little later than the last.
     with start_program(

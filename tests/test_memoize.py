@@ -12,7 +12,7 @@ import client
 from client import MISS, ReplyError, Tracking, connect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from servers import Wire
 
@@ -236,6 +236,14 @@ def test_result_is_a_copy_of_ones_own(plain_reader: Reader) -> None:
 
     function().append("spoiled")
     assert function() == [None]
+
+
+def test_function_that_reads_only_later_is_refused(plain_reader: Reader) -> None:
+    def lazy() -> Iterator[Any]:
+        yield plain_reader.read("GET", "k")
+
+    with pytest.raises(TypeError, match="generator function"):
+        plain_reader.db.memoize(lazy)
 
 
 def test_block_can_be_computed_under_a_name(plain_reader: Reader) -> None:

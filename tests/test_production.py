@@ -14,11 +14,18 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from loops import until
 from proxy import Proxy
-from readers import PATIENCE, wait_until
+from readers import PATIENCE, in_thread, wait_until
 from scripted import Peer, ScriptedServer
 
 import client
-from client import ConnectionClosed, ReplyError, WatchError, connect, connect_async
+from client import (
+    ConnectionClosed,
+    ReplyError,
+    WatchError,
+    _sync_subscriber,
+    connect,
+    connect_async,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -118,6 +125,53 @@ def test_watch_refuses_what_makes_no_sense(db: Client) -> None:
         db.watch("k", attempts=0)
     with pytest.raises(client.CommandRefused), db.watch("k") as look:
         look.execute("MULTI")
+    with pytest.raises(RuntimeError, match="enter the attempt first"):
+        next(iter(db.watch("k"))).execute("GET", "k")
+    with pytest.raises(ValueError, match="its name"), db.watch("k") as look:
+        look.queue()
+
+
+def test_watch_outlives_the_end_of_its_connection(
+    db: Client, server: EmbeddedServer, wire: Callable[[EmbeddedServer], Wire]
+) -> None:
+    other = wire(server)
+
+    def die(look: Any) -> None:
+        other("CLIENT", "KILL", "ID", look.execute("CLIENT", "ID"))
+
+    def die_and(then: Callable[[Any], object]) -> None:
+        with db.watch("k") as look:
+            die(look)
+            then(look)
+
+    def fail(look: Any) -> None:
+        raise KeyError
+
+    for then, error in (
+        (lambda look: look.execute("GET", "k"), ConnectionClosed),
+        (lambda look: look.queue("SET", "k", "v"), ConnectionClosed),
+        (fail, KeyError),  # what matters is why the block failed
+    ):
+        with pytest.raises(error):
+            die_and(then)
+    assert db.execute("GET", "k") is None
+    with db.watch("k") as look:
+        pass
+    assert look.replies == []
+
+
+def test_watch_whose_last_attempt_is_forgiven_ends(
+    db: Client, server: EmbeddedServer, wire: Callable[[EmbeddedServer], Wire]
+) -> None:
+    other = wire(server)
+    attempts = 0
+    for attempt in db.watch("k", attempts=2):
+        attempts += 1
+        with suppress(WatchError), attempt as look:
+            other("INCR", "k")
+            look.queue("SET", "k", "lost")
+    assert attempts == 2
+    assert db.execute("GET", "k") == b"2"
 
 
 def test_watched_write_is_seen_by_the_cache(db: Client) -> None:
@@ -264,6 +318,30 @@ def test_scan_refuses_what_does_not_go_together(
         db.scan(**arguments)
 
 
+def test_scan_refuses_an_answer_that_is_none() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        while peer.command() is not None:
+            peer.send(b"+OK\r\n")
+
+    with (
+        ScriptedServer(script) as server,
+        connect(server.url) as db,
+        pytest.raises(client.UnexpectedReply, match="a cursor and a list"),
+    ):
+        list(db.scan())
+
+
+def test_scan_takes_pairs_that_the_server_made() -> None:
+    def script(peer: Peer) -> None:
+        peer.greet()
+        while peer.command() is not None:
+            peer.send(b"*2\r\n$1\r\n0\r\n*2\r\n*2\r\n+a\r\n,1.5\r\n*2\r\n+b\r\n,2\r\n")
+
+    with ScriptedServer(script) as server, connect(server.url) as db:
+        assert list(db.scan("ZSCAN", "z")) == [(b"a", 1.5), (b"b", 2.0)]
+
+
 # Scripts.
 
 
@@ -287,6 +365,8 @@ def test_script_that_fails_raises_the_servers_error(db: Client) -> None:
         db.script("return redis.error_reply('ERR no luck')")()
     with pytest.raises(TypeError, match="keys takes a sequence"):
         db.script("return 1")("key")
+    with pytest.raises(TypeError, match="str or bytes, not int"):
+        db.script(1)  # type: ignore[arg-type]
 
 
 def test_script_of_a_caching_client_drops_what_it_wrote(db: Client) -> None:
@@ -490,6 +570,8 @@ def test_callback_thread_hears_everything_and_ends_with_close(publisher: Client)
         wait_until(lambda: len(got) == 100)
         with pytest.raises(RuntimeError, match="another thread"):
             messages.get(0.1)
+        with pytest.raises(RuntimeError, match="listens already"):
+            messages.listen(got.append)
     assert not thread.is_alive()
     assert [message.data for message in got] == [str(n).encode() for n in range(100)]
 
@@ -502,6 +584,68 @@ def test_subscriber_subscribes_again_and_says_so(publisher: Client) -> None:
         publisher.execute("PUBLISH", "c", "back")
         publisher.execute("PUBLISH", "px", "too")
         assert [messages.get(PATIENCE).data for _ in range(2)] == [b"back", b"too"]  # type: ignore[union-attr]
+
+
+def test_subscriber_is_entered_once(publisher: Client) -> None:
+    messages = publisher.pubsub("c")
+    with pytest.raises(RuntimeError, match="enter the subscriber first"):
+        messages.get(0)
+    with messages, pytest.raises(RuntimeError, match="entered once"):
+        messages.__enter__()
+
+
+def test_link_that_went_silent_is_replaced_although_the_reader_waits_without_end(
+    any_server: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_sync_subscriber, "_SILENCE", 0.05)
+    got: list[Any] = []
+    with (
+        Proxy(any_server) as proxy,
+        connect(any_server.url) as publisher,
+        connect(proxy.url, timeout=0.5) as db,
+        db.pubsub("c") as messages,
+    ):
+        reading = in_thread(lambda: got.append(messages.get()))
+        proxy.links[-1].freeze()
+        # The server still counts the old link among those who hear, so again and again.
+        wait_until(
+            lambda: messages.interruptions and publisher.execute("PUBLISH", "c", "back") and got
+        )
+        reading.join(PATIENCE)
+    assert [message.data for message in got] == [b"back"]
+
+
+def test_close_ends_a_reader_whose_server_is_gone(any_server: EmbeddedServer) -> None:
+    got: list[Any] = []
+    with (
+        Proxy(any_server) as proxy,
+        connect(proxy.url) as db,
+        db.pubsub("c") as messages,
+    ):
+        reading = in_thread(lambda: got.extend(messages))
+        proxy.refusing = True
+        proxy.links[-1].cut()
+        wait_until(lambda: messages.interruptions)
+        messages.close()
+        reading.join(PATIENCE)
+        assert not reading.is_alive()
+    assert got == []
+
+
+def test_subscription_that_is_refused_from_now_on_is_told_to_the_reader(
+    private_server: StartServer, wire: Callable[[EmbeddedServer], Wire]
+) -> None:
+    server = private_server()
+    other = wire(server)
+    other("ACL", "SETUSER", "u", "on", ">pw", "~*", "&*", "+@all")
+    with (
+        connect(server.url, username="u", password="pw") as db,
+        db.pubsub("c") as messages,
+    ):
+        other("ACL", "SETUSER", "u", "-subscribe")
+        other("CLIENT", "KILL", "TYPE", "pubsub")
+        with pytest.raises(ReplyError, match="NOPERM"):
+            messages.get(PATIENCE)
 
 
 def test_sharded_channels(publisher: Client) -> None:

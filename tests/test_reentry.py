@@ -259,6 +259,8 @@ def test_signals_that_raise_anywhere(codec: Any) -> None:
 @with_every_codec
 def test_threads_share_an_iterator(codec: Any) -> None:
     """Every value goes to one of them, and each comes to an end, or is told that it is shared."""
+    if codec.implementation == "python" and sys.gettrace() is not None:
+        pytest.skip("CPython 3.11 crashes where threads share a generator that is traced")
     parser = codec.Parser()
     taken: list[list[bytes]] = []
 

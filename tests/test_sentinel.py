@@ -18,6 +18,7 @@ from servers import Service, Wire, ask, find_servers, wait_until
 import client
 from client import ConnectError, Options, Push, ReplyError
 from client._async_follower import AsyncFollower, open_found
+from client._follower import Follower
 from client._link import Link
 from client._sentinel import (
     Ask,
@@ -302,6 +303,36 @@ async def test_asyncio_client_listens_to_its_sentinel_again_after_a_cut(service:
             proxy.refusing = False
             await until(lambda: follower._news is not None and follower._kept is not first)
             assert await db.execute("PING") == b"PONG"
+
+
+def test_client_listens_to_its_sentinel_again_after_a_cut(service: Service) -> None:
+    with Proxy(service.sentinels[0]) as proxy:
+        url = f"sentinel://{proxy.url.removeprefix('redis://')}/{service.name}"
+        with client.connect(**given(service, url=url)) as db:
+            follower: Any = db._follower
+            wait_until(lambda: follower._kept is not None)
+            first = follower._kept
+            proxy.refusing = True
+            for link in list(proxy.links):
+                link.cut()
+            wait_until(lambda: follower._kept is None)
+            proxy.refusing = False
+            wait_until(lambda: follower._kept not in (None, first))
+            assert db.execute("PING") == b"PONG"
+
+
+def test_client_does_not_keep_what_moved_while_it_came_up(service: Service) -> None:
+    class Late(Follower):
+        def add(self, connection: Any, address: Any, moves: int) -> bool:
+            self.move(("127.0.0.1", 1))  # a failover, heard of just now
+            return super().add(connection, address, moves)
+
+    secrets = given(service)
+    options = Options.from_url(secrets.pop("url"), **secrets)
+    follower = Late(options, None)
+    with pytest.raises(ConnectError, match="while it was connected to"):
+        client.Connection(options.replace(finder=follower))
+    assert follower._thread is None
 
 
 @on_loop

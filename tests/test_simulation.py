@@ -40,6 +40,7 @@ FOUND_AT = {
     "failed leader fails those who wait": 612,
     "own write dropped only when sent": 2075,
     "noloop in default mode": 348,
+    "inline script left to its pushes": 285,
     "fill across epochs": 981,
     "flight outlives flushall": 981,
     "silent link is trusted": 396,

@@ -366,6 +366,18 @@ def script_keys_forgotten() -> list[Patch]:
 
 
 @mutant
+def inline_script_left_to_its_pushes() -> list[Patch]:
+    """On one connection a script's writes are left to the pushes, which NOLOOP keeps back."""
+    hear_scripts: Any = client._calls.Calls._hear_scripts
+
+    def trust(self: Any, commands: Any) -> Any:
+        if self._tracking.listener != "inline":
+            yield from hear_scripts(self, commands)
+
+    return [(client._calls.Calls, "_hear_scripts", trust)]
+
+
+@mutant
 def lost_channel_keeps_the_cache() -> list[Patch]:
     """The notifications are lost and come back, and the entries are still there."""
 
