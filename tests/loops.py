@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+import warnings
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from readers import OPTIN, PATIENCE, PROMPT, SETUPS
 from scripted import HELLO_3, Peer
 
@@ -45,6 +47,19 @@ def on_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., Non
         assert complaints == []
 
     return run
+
+
+def let_go(things: list[Any]) -> list[str]:
+    """Empty a list of what is open though its loop has ended; return the warnings."""
+    with pytest.warns(ResourceWarning) as warned:  # noqa: PT031
+        things.clear()
+        gc.collect()
+    said = [str(each.message) for each in warned]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # asyncio's own, of the transports
+        warned.clear()
+        gc.collect()
+    return said
 
 
 async def _left_behind() -> None:

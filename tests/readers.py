@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -87,10 +88,16 @@ def open_things() -> tuple[int, int]:
     return threading.active_count(), len(list(Path("/proc/self/fd").iterdir()))
 
 
-def wait_until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
+def resident() -> int:
+    """Give the bytes of memory that this process has."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def wait_until(condition: Callable[[], object], patience: float = 1.5 * PATIENCE) -> None:
+    """Wait until something is so; fail if it does not come."""
     deadline = time.monotonic() + patience
     while not condition():
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.001)
 
 

@@ -10,11 +10,12 @@ import os
 import select
 import shutil
 import socket
-import time
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import gettempdir
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from readers import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -355,11 +356,3 @@ def ask(server: EmbeddedServer, *command: str | bytes | float) -> Any:
         return other(*command)
     finally:
         other.close()
-
-
-def wait_until(condition: Callable[[], object], patience: float = 15.0) -> None:
-    """Wait until something is so; fail if it does not come."""
-    deadline = time.monotonic() + patience
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)

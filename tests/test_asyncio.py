@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from loops import on_loop, turns, until
+from loops import let_go, on_loop, turns, until
 from proxy import Proxy
 from readers import open_things
 from scripted import Peer, ScriptedServer
@@ -731,15 +731,7 @@ def test_a_client_that_outlives_its_loop_warns_and_no_more(
     async def connected() -> client.AsyncClient:
         return await client.connect_async(any_server.url, cache=True)
 
-    db: Any = asyncio.run(connected())
-    with pytest.warns(ResourceWarning) as warned:  # noqa: PT031
-        del db
-        gc.collect()
-    said = [str(each.message) for each in warned]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # asyncio's own, of the transport
-        warned.clear()
-        gc.collect()
+    said = let_go([asyncio.run(connected())])
     assert sum("unclosed <AsyncClient" in each for each in said) == 1
 
 

@@ -16,11 +16,10 @@ import random
 import time
 from collections import Counter
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import pytest
-from readers import open_things
+from readers import open_things, resident
 from servers import Wire
 
 import client
@@ -28,12 +27,6 @@ import client
 SECONDS = float(os.environ.get("SOAK_SECONDS", "2"))
 TASKS = 10_000 if SECONDS >= 30 else 2_000  # in the suite it should not be what takes longest
 KEYS = 500
-
-
-def resident() -> int:
-    """Give the resident memory of this process, in KiB."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1024
 
 
 class Soak:
@@ -170,7 +163,7 @@ class Soak:
         try:
             for _ in range(20):
                 await asyncio.sleep(SECONDS / 20)
-                memory.append(resident())
+                memory.append(resident() // 1024)
                 for task in (*workers, *others):
                     if task.done():
                         task.result()  # an assertion failed

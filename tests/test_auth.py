@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from loops import on_loop
-from servers import ask, wait_until
+from readers import wait_until
+from servers import ask
 
 import client
 

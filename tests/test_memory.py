@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from readers import resident
 
 import resp
 from resp import ProtocolError, ReplyError
@@ -95,12 +96,6 @@ def read(rounds: int) -> int:
         with pytest.raises(TypeError):
             compiled.encode_command("SET", b"x" * 2000, None)  # type: ignore[arg-type]
     return count
-
-
-def resident() -> int:
-    """Return how much memory this process has."""
-    pages = Path("/proc/self/statm").read_text().split()[1]
-    return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs Linux's /proc")

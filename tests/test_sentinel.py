@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from loops import on_loop, until
 from proxy import Proxy
-from servers import Service, Wire, ask, find_servers, wait_until
+from readers import wait_until
+from servers import Service, Wire, ask, find_servers
 
 import client
 from client import ConnectError, Options, Push, ReplyError

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trustme
 from loops import on_loop
-from servers import TlsServer, Wire, ask, find_servers, wait_until
+from readers import wait_until
+from servers import TlsServer, Wire, ask, find_servers
 
 import client
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from loops import on_loop
+from readers import wait_until
 from scripted import Peer, ScriptedServer
-from servers import ask, find_servers, wait_until
+from servers import ask, find_servers
 
 import client
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import gc
-import os
 import random
 import sys
 import threading
@@ -14,12 +13,11 @@ from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from proxy import Proxy
-from readers import OPTIN, SETUPS, open_things
+from readers import OPTIN, SETUPS, open_things, resident
 
 import client
 
@@ -391,8 +389,7 @@ def memory() -> tuple[int, int]:
     # with as many threads, as many arenas and a message of 300 kB now and then.
     if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
         trim(0)
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") // 1024, sys.getallocatedblocks()
+    return resident() // 1024, sys.getallocatedblocks()
 
 
 def soak(
