@@ -558,6 +558,23 @@ def test_forked_child_starts_over_and_the_parent_goes_on(reader: Reader) -> None
     assert reader.db.execute("PING") == b"PONG"
 
 
+def test_forked_child_without_a_cache_has_a_connection_of_its_own(
+    any_server: client.EmbeddedServer,
+) -> None:
+    with connect(any_server.url) as db:
+        number = db.execute("CLIENT", "ID")
+        pid = os.fork()
+        if not pid:
+            status = 1
+            try:
+                status = 0 if db.execute("CLIENT", "ID") != number else 2
+                db.close()
+            finally:
+                os._exit(status)
+        assert os.waitpid(pid, 0)[1] == 0
+        assert db.execute("CLIENT", "ID") == number
+
+
 def test_user_without_tracking_works_uncached(
     server: client.EmbeddedServer, wire: Callable[[Any], Wire]
 ) -> None:

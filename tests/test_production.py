@@ -646,6 +646,9 @@ def test_subscription_that_is_refused_from_now_on_is_told_to_the_reader(
         other("CLIENT", "KILL", "TYPE", "pubsub")
         with pytest.raises(ReplyError, match="NOPERM"):
             messages.get(PATIENCE)
+        other("ACL", "SETUSER", "u", "resetpass")
+        with pytest.raises(client.HandshakeError, match="WRONGPASS"):
+            messages.get(PATIENCE)
 
 
 def test_sharded_channels(publisher: Client) -> None:
