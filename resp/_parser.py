@@ -120,8 +120,8 @@ class Parser:
             except (ProtocolError, StopIteration) as error:
                 self._spend(error)
                 raise self._same_error() from None
-            except ValueError:
-                self._check_running()
+            except ValueError as error:
+                self._check_running(error)
                 raise
             if not values:
                 return NEED_DATA
@@ -168,8 +168,8 @@ class Parser:
             self._spend(error)
             if not values:
                 raise self._same_error() from None
-        except ValueError:
-            self._check_running()
+        except ValueError as error:
+            self._check_running(error)
             raise
         complete = values[:]
         values.clear()
@@ -211,9 +211,11 @@ class Parser:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a parser cannot be copied or pickled: it stands in a stream")
 
-    def _check_running(self) -> None:
-        """Refuse a call from within another one, whose generator is the one that runs."""
-        if getattr(self._grammar, "gi_running", False):
+    def _check_running(self, error: ValueError) -> None:
+        """Refuse a call that came in the middle of another one."""
+        # A generator that runs refuses to be run, and may be at rest again by now; whatever else
+        # it raises has come through its own frame.
+        if error.__traceback__ is not None and error.__traceback__.tb_next is None:
             raise RuntimeError(REENTERED) from None
 
     def _spend(self, error: ProtocolError | StopIteration) -> None:
