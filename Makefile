@@ -35,7 +35,7 @@ test: $(VENV)/.installed-test ## Run the tests, on every real server that is fou
 coverage: export RESP_PURE_PYTHON = 1
 coverage: $(VENV)/.installed-coverage ## Measure which lines and branches the tests run; 98 % at least
 	@$(VENV)/bin/coverage erase
-	@$(VENV)/bin/coverage run -m pytest -n 2 $(ARGS); tests=$$?; \
+	@$(VENV)/bin/coverage run -m pytest -n 2 --dist worksteal $(ARGS); tests=$$?; \
 	$(VENV)/bin/coverage combine --quiet && $(VENV)/bin/coverage report && exit $$tests
 
 lint: $(VENV)/.installed-lint ## Check style and types

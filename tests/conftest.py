@@ -7,6 +7,7 @@ The tests that ask for none, such as the codec's, load nothing of package `clien
 
 from __future__ import annotations
 
+import gc
 import os
 from contextlib import ExitStack, closing
 from functools import cache
@@ -83,6 +84,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         kept = [item for item in items if _LIVE.intersection(getattr(item, "fixturenames", ()))]
         config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
         items[:] = kept
+
+
+def pytest_collection_finish() -> None:
+    """Spare the collections of the tests what lives as long as they do: ten thousand tests."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> list[str]:

@@ -466,7 +466,7 @@ def hammer(server: client.EmbeddedServer, seconds: float, tracking: Tracking, se
         assert cache.stats.reservations == 0
 
 
-HAMMER_SECONDS = float(os.environ.get("HAMMER_SECONDS", "2"))
+HAMMER_SECONDS = float(os.environ.get("HAMMER_SECONDS", "1"))
 
 
 @pytest.mark.timeout(HAMMER_SECONDS + 60)
