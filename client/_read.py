@@ -197,7 +197,7 @@ class Read:
                 reservations.append(cache.reserve(place, keys, epoch, source) if wants else None)
             permit = self._tracking.optin and any(reservations)
             asked = [key for _, keys in wanted for key in keys]
-            if not cache.server_ttl or not any(reservations):
+            if not cache.server_ttl or not (any(reservations) or self._computations):
                 asked = []
             batch: list[Sequence[Word]] = [(b"PTTL", key) for key in asked]
             if permit:  # after PTTL: it covers the next command only
@@ -221,11 +221,13 @@ class Read:
                     if not cache.rename(reservation, null):
                         continue
                 cache.fill(reservation, value, _shortest(self._ttl, left, cache.clock() - started))
-            ends = cache.clock() + cache.max_ttl
-            for computation in self._computations:
-                for place, _ in wanted:
-                    entry = cache.find(place)
-                    computation.fetched(source, ends if entry is None else entry.expires)
+            if self._computations:
+                # Also what is not kept, as it ended on its way here, ends what is made of it.
+                now = cache.clock()
+                life = _shortest(self._ttl, replies[: len(asked)], now - started)
+                ends = now + (cache.max_ttl if life is None else min(life, cache.max_ttl))
+                for computation in self._computations:
+                    computation.fetched(source, ends)
             return reply if several else values
         finally:
             for reservation in reservations:

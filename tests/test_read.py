@@ -226,6 +226,34 @@ def test_server_ttl_of_a_partly_tracked_mget(
         assert 4 < entry.expires <= 5
 
 
+@pytest.mark.parametrize("late", [True, False])
+def test_server_ttl_of_what_was_read_but_not_kept_ends_what_is_computed_of_it(
+    server: client.EmbeddedServer, wire: Callable[[Any], Wire], late: bool
+) -> None:
+    wire(server)("SET", "ends", "v", "PX", 5000)
+    now = [100.0]
+
+    def trace(_who: str, way: str, frame: Any) -> None:
+        if late and (way, frame) == ("received", b"v"):
+            now[0] += 6  # the reply took longer than its key had to live
+
+    cache = Cache(clock=lambda: now[0], server_ttl=True)
+    with connect(server.url, cache=cache, trace=trace) as db:
+        if not late:  # somebody else is fetching it
+            assert cache.reserve(("GET", "ends"), (b"ends",), cache.epoch) is not None
+        with db.computing("report") as computation:
+            computation.value = db.execute("GET", "ends")
+        assert computation.value == b"v"
+        assert cache.find(("GET", "ends")) is None
+        [left] = [*map(cache.find, cache)] or [None]
+        if late:
+            assert left is None
+            assert cache.stats.refused_by["expired"] == 2
+        else:
+            assert left is not None
+            assert 104 < left.expires <= 105
+
+
 # Losses that are dropped exactly.
 
 
