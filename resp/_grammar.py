@@ -61,6 +61,7 @@ from ._window import (
     LEAST_BULK,
     LEAST_ELEMENTS,
     LEAST_LINE,
+    LISTED,
     LONG,
     PAIRED,
     SCALARS,
@@ -347,22 +348,32 @@ def grammar(
             and text == decoded
             # For one string or number a window is not worth it: 1.7 without.
             and (kind != TOP or not tape.single or buffer[position] in AGGREGATES)
-            and window.look(buffer, position, base + position)
         ):
-            complete = len(values)
-            kind, items, remaining, ending, start = window.walk(
-                kind, items, remaining, ending, start, tape.single
-            )
-            position = window.offset - base
-            if kind == TOP:
-                tape.delivered = window.offset
-                if tape.single and len(values) > complete:
-                    yield
+            if buffer[position] == INTEGER and kind in LISTED:
+                most = remaining if kind != TOP else len(buffer)
+                numbers, position = window.integers(buffer, position, base + position, most)
+                items += numbers
+                if kind == TOP:
+                    tape.delivered = base + position
+                else:
+                    remaining -= len(numbers)
+                if not remaining or position == len(buffer):
                     continue
-            elif window.reply >= 0:
-                tape.delivered = window.reply
-            if not remaining:
-                continue
+            if window.look(buffer, position, base + position):
+                complete = len(values)
+                kind, items, remaining, ending, start = window.walk(
+                    kind, items, remaining, ending, start, tape.single
+                )
+                position = window.offset - base
+                if kind == TOP:
+                    tape.delivered = window.offset
+                    if tape.single and len(values) > complete:
+                        yield
+                        continue
+                elif window.reply >= 0:
+                    tape.delivered = window.reply
+                if not remaining:
+                    continue
 
         # The line of the next element.
         end = buffer.find(b"\r\n", position)

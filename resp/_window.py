@@ -14,6 +14,8 @@ the same stack of open containers, and nothing is taken twice.
 
 from __future__ import annotations
 
+from itertools import islice
+
 from ._errors import ProtocolError, ReplyError
 from ._lines import parse_big_number, parse_double, parse_integer
 from ._types import ARRAY, ATTRIBUTE, BULK_STRING, MAP, PUSH, SET, Push, VerbatimBytes, VerbatimStr
@@ -51,6 +53,7 @@ MANY: Final = 128
 LEAST_LINE: Final = 18
 LEAST_BULK: Final = LONG
 LEAST_ELEMENTS: Final = 2 * MANY
+TOO_LONG: Final = b"0" * LEAST_LINE
 
 # The first window; each that is taken to its end doubles the next.
 SMALLEST: Final = 8 * 1024
@@ -62,10 +65,13 @@ SMALL: Final = 1024
 # More replies than a window can have; above 2**30 an int is slower.
 ENDLESS: Final = 2**29
 
+# The first bytes that may be integers alone; each time they are, 4 times as many are tried.
+FIRST_LINES: Final = 256
+
 # After so many tokens of strings and numbers a run is looked for: a window that fails at the end of
 # every run costs no more than what was taken before it.
 STREAK: Final = 10
-LONGEST_STREAK: Final = 80  # where runs turned out to be short
+LONGEST_STREAK: Final = 640  # where runs turned out to be short
 FIRST_RUN: Final = 16  # so many are tried, and 4 times as many each time that all were taken
 FEWEST: Final = 8  # elements still to come, or no run is tried
 # How many aggregates, at most, are not taken for bulks alone, where the last ones were not.
@@ -76,8 +82,11 @@ MOST_DOUBTS: Final = 15
 SHORT: Final = 2
 FEW: Final = 24
 
+# Frames that take any element as it is.
+LISTED: Final = frozenset((TOP, ARRAY))
 PAIRED: Final = frozenset((MAP, ATTRIBUTE))
-DIGITS: Final = b"0123456789"
+NUMERALS: Final = b"-0123456789"
+ZEROS: Final = bytes.maketrans(NUMERALS, b"0" * len(NUMERALS))
 
 # Encodings where ASCII bytes are ASCII text, whatever comes before them.
 ASCII_BASED: Final = frozenset(("utf-8", "ascii", "iso8859-1", "iso8859-15", "cp1252"))
@@ -231,6 +240,31 @@ def large_bulks(
     return values, position
 
 
+def plain_integers(lines: bytes) -> list[int] | None:
+    """Return the integers of lines with CRLF between them, or None if not all are plain.
+
+    Their bytes but for digits and signs must be the marks, and no number may be longer than a line.
+    With commas between them they then are JSON or no numbers, and its scanner, written in C, takes
+    less time than `int()` takes alone. It refuses leading zeros too, which RESP has: not plain.
+    """
+    marks = lines.translate(None, NUMERALS)
+    if marks != b":" + b"\r\n:" * ((len(marks) - 1) // 3):
+        return None
+    if TOO_LONG in lines.translate(ZEROS):
+        return None
+    if not _json:
+        # Not loaded for those who never have a run of them.
+        from json import JSONDecoder
+
+        _json.append(JSONDecoder().decode)
+    numbers = lines[1:].decode().replace("\r\n:", ",")
+    try:
+        return _json[0](f"[{numbers}]")
+    except ValueError:
+        return None
+
+
+_json: Final[list[Callable[[str], list[int]]]] = []
 _tables: Final[dict[bool, Tables]] = {}
 
 
@@ -240,6 +274,7 @@ class Window:
     __slots__ = (
         "_alike",
         "_at",
+        "_bytes",
         "_count",
         "_decode",
         "_doubt",
@@ -293,6 +328,30 @@ class Window:
         self._size = SMALLEST
         self._doubt, self._doubts = 0, 0
         self._alike, self._tried = STREAK, FIRST_RUN
+        self._bytes = FIRST_LINES
+
+    def integers(
+        self, buffer: bytes, position: int, offset: int, most: int
+    ) -> tuple[list[int], int]:
+        """Return the integers of a long run that begins where no window is, and what is behind.
+
+        Tokens are not made of them: 2.2 for these.
+        """
+        numbers: list[int] = []
+        if offset < self._end or buffer.find(b"\r\n:", position, position + LEAST_LINE) < 0:
+            return numbers, position
+        while len(numbers) < most:
+            end = buffer.rfind(b"\r\n", position, position + self._bytes)
+            run = plain_integers(buffer[position:end]) if end > 0 else None
+            if run is not None and len(numbers) + len(run) <= most:
+                numbers += run
+                position = end + 2
+                self._bytes = min(4 * self._bytes, LARGEST)
+            elif self._bytes > FIRST_LINES:
+                self._bytes //= 4
+            else:
+                break
+        return numbers, position
 
     def look(self, buffer: bytes, position: int, offset: int) -> bool:
         """Have the tokens from a position on, or say that the grammar may as well go on alone."""
@@ -352,7 +411,7 @@ class Window:
         # What opens here waits here, with its kind, items and remaining: half of a frame.
         opened: list[tuple[Any, list[Any], int]] = []
         alike, doubt, doubts = self._alike, self._doubt, self._doubts
-        trigger = at + alike
+        trigger, last = at + alike, None
 
         # Constants of the module cost more than locals: 1.02 for these.
         unknown, length, other, array = UNKNOWN, BULK, OTHER, ARRAY
@@ -398,7 +457,7 @@ class Window:
                 while True:
                     at += 1
                     opening: Any = what
-                    size = value
+                    size, many = value, False
                     if size > SHORT and plain:
                         # All of its elements may be bulks.
                         if doubt:
@@ -409,13 +468,16 @@ class Window:
                             within = tokens[at + 1 : stop : 2]
                             try:
                                 if [listed[len(bulk)] for bulk in within] == tokens[at:stop:2]:
+                                    # Three that open alike mostly are the first of many.
+                                    many = token == tokens[stop] == last
+                                    last = token
                                     at, size, doubts = stop, 0, 0
                                     break
                             except IndexError:
                                 pass
                             doubt = doubts = min(2 * doubts + 1, MOST_DOUBTS)
                     # Or few of them, and most of them plain; of many some may be a run.
-                    within, few = [], size <= FEW
+                    within, few, last = [], size <= FEW, None
                     while few:
                         what, value = meaning(token := tokens[at], unknown)
                         if what is None:
@@ -458,7 +520,7 @@ class Window:
                         or len(opened) >= room
                     ):
                         break
-                trigger = at + alike
+                trigger = at - 1 if many and kind in LISTED else at + alike
                 if size:
                     continue
                 if opening == array:
@@ -483,7 +545,7 @@ class Window:
             if remaining:
                 if at <= trigger or remaining < FEWEST:
                     continue
-                # So many strings and numbers mostly are many more.
+                # So many strings and numbers, or tables of strings, mostly are many more.
                 taken, at = self._run(items, at, remaining)
                 remaining -= taken
                 alike = self._alike
@@ -547,6 +609,8 @@ class Window:
         tokens, tables = self._tokens, self._tables
         if tables.headers.get(len(tokens[at + 1])) == tokens[at]:
             return self._run_of_bulks(items, at, most)
+        if tokens[at] in tables.openers:
+            return self._run_of_aggregates(items, at, most)
         return self._run_of_scalars(items, at, most)
 
     def _decoded(self, payloads: list[Any]) -> list[Any] | None:
@@ -593,6 +657,47 @@ class Window:
                 break
         return taken, at
 
+    def _run_of_aggregates(self, items: list[Any], at: int, most: int) -> tuple[int, int]:
+        """Take aggregates of as many bulks as the first one has; return what `_run` does."""
+        tokens, known = self._tokens, self._tables.listed
+        opener = tokens[at]
+        kind, size = self._tables.openers[opener]
+        if size <= SHORT or not self._plain:
+            return 0, at
+        each = 1 + 2 * size
+        most = min(most, (self._count - at) // each)
+        tried, taken = 1, 0
+        while taken < most:
+            tried = min(4 * tried, most - taken)
+            # As a table with a line for each, its first column are the openers.
+            within = tokens[at : at + tried * each]
+            good = tried
+            if within[::each].count(opener) < tried:
+                good = next(n for n, token in enumerate(within[::each]) if token != opener)
+                del within[good * each :]
+            del within[::each]
+            payloads, headers = within[1::2], within[::2]
+            try:
+                alike = [known[len(payload)] for payload in payloads] == headers
+            except IndexError:
+                alike = False
+            if not alike:
+                found = map(self._tables.headers.get, map(len, payloads))
+                good = next(n for n, one in enumerate(found) if one != headers[n]) // size
+            elements = range(0, good * size, size)
+            if kind == ARRAY:
+                items += [payloads[n : n + size] for n in elements]
+            elif kind == MAP:
+                pairs = zip(payloads[::2], payloads[1::2], strict=True)
+                items += [dict(islice(pairs, size // 2)) for _ in elements]
+            else:
+                items += [set(payloads[n : n + size]) for n in elements]
+            taken += good
+            at += good * each
+            if good < tried:
+                break
+        return taken, at
+
     def _run_of_scalars(self, items: list[Any], at: int, most: int) -> tuple[int, int]:
         """Take lines that stand one after the other; return how many, and the token behind.
 
@@ -605,7 +710,10 @@ class Window:
         while taken < most:
             tried = min(self._tried, most - taken)
             run = tokens[at : at + tried]
-            numbers = self._integers(run) if run[0][:1] == self._tables.integer else None
+            numbers = None
+            if run[0][:1] == self._tables.integer:
+                lines = self._tables.crlf.join(run)
+                numbers = plain_integers(lines.encode("latin-1") if self._text else lines)
             if numbers is not None:
                 items += numbers
             else:
@@ -630,19 +738,6 @@ class Window:
         if 4 * good < tried:
             self._alike = min(2 * self._alike, LONGEST_STREAK)
         return False
-
-    def _integers(self, run: list[Any]) -> list[int] | None:
-        """Return integers, if all tokens are of digits, and few enough of them; or None."""
-        # int() takes `1_0` and ` 7`: but for digits there must be the marks and nothing else.
-        joined = ",".join(run).encode("latin-1") if self._text else b",".join(run)
-        if joined.translate(None, DIGITS) == b":" + b",:" * (len(run) - 1):
-            numbers = joined[1:].split(b",:")
-            if max(map(len, numbers)) < LEAST_LINE:
-                try:
-                    return [*map(int, numbers)]
-                except ValueError:  # a mark without digits
-                    pass
-        return None
 
     def _odd(self, at: int, mark: Any) -> tuple[Any, int]:
         """Return a value that is less usual, and the token behind it; 0 if it is the grammar's."""

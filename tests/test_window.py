@@ -12,6 +12,10 @@ import pytest
 
 from resp import _window, pure
 
+BULK = b"$1\r\na\r\n"
+ROW = b"*3\r\n" + BULK * 3
+THREE = [b"a", b"a", b"a"]
+
 
 @pytest.mark.parametrize(
     ("wire", "values", "pending"),
@@ -53,6 +57,32 @@ from resp import _window, pure
             1009,
         ),
         (b"*1\r\n>2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\na\r\n", [[b"invalidate", [b"a"]]], 4),
+        # Runs of integers.
+        (b":-5\r\n:0\r\n:-0\r\n:77\r\n+x\r\n", [-5, 0, 0, 77, b"x"], 0),
+        (b":1\r\n:2\r\n:007\r\n:+4\r\n:5\r\n", [1, 2, 7, 4, 5], 0),
+        (b":1\r\n:9223372036854775807\r\n:-9223372036854775808\r\n", [1, 2**63 - 1, -(2**63)], 0),
+        (b":1\r\n:99999999999999999\r\n:-9999999999999999\r\n", [1, 10**17 - 1, 1 - 10**16], 0),
+        (b":1\r\n:2\r\n:3\r", [1, 2], 3),
+        (b":1\r\n:2\r\n:", [1, 2], 1),
+        (b"*2\r\n:1\r\n:2\r\n:3\r\n", [[1, 2], 3], 0),
+        (b"*3\r\n:1\r\n:2\r\n", [], 12),
+        (b"~2\r\n:1\r\n:2\r\n:3\r\n:3\r\n", [{1, 2}, 3, 3], 0),
+        (b":1\r\n" * 500 + b"$1\r\nx\r\n" + b":2\r\n" * 500, [1] * 500 + [b"x"] + [2] * 500, 0),
+        (b"*600\r\n" + b":12\r\n" * 601, [[12] * 600, 12], 0),
+        # Tables of bulks.
+        (ROW * 30 + b"*3\r\n_\r\n" + BULK * 2 + ROW, [THREE] * 30 + [[None, b"a", b"a"], THREE], 0),
+        (ROW * 9 + b"*4\r\n" + BULK * 4 + ROW, [THREE] * 9 + [[b"a"] * 4, THREE], 0),
+        (ROW * 9 + b"*3\r\n$2\r\n\r\n\r\n" + BULK * 2, [THREE] * 9 + [[b"\r\n", b"a", b"a"]], 0),
+        (ROW * 9 + b"*3\r\n" + BULK * 2, [THREE] * 9, 18),
+        (ROW * 9 + b"*3\r\n" + BULK * 2 + b"$1\r\nab\r\n", [THREE] * 9, 26),
+        (b"*20\r\n" + ROW * 22, [[THREE] * 20, THREE, THREE], 0),
+        (
+            b"%2\r\n$1\r\nk\r\n$1\r\n1\r\n$1\r\nl\r\n$1\r\n2\r\n" * 30 + ROW,
+            [{b"k": b"1", b"l": b"2"}] * 30 + [THREE],
+            0,
+        ),
+        (b"~3\r\n$1\r\nx\r\n$1\r\ny\r\n$1\r\nx\r\n" * 30, [{b"x", b"y"}] * 30, 0),
+        (b"%12\r\n" + (BULK + ROW) * 12 + ROW, [{b"a": THREE}, THREE], 0),
     ],
 )
 @pytest.mark.parametrize("before", [b"", b"+OK\r\n"])
@@ -60,6 +90,27 @@ def test_what_looks_usual(wire: bytes, values: list[Any], pending: int, before: 
     parser = pure.Parser()
     assert parser.feed_all(before + wire) == [b"OK"] * bool(before) + values
     assert parser.pending == pending
+
+
+@pytest.mark.parametrize(
+    ("wire", "offset"),
+    [
+        (b":1\r\n:--2\r\n:3\r\n", 4),
+        (b":1\r\n:-\r\n:3\r\n", 4),
+        (b":1\r\n:2-3\r\n:3\r\n", 4),
+        (b":1\r\n:\r\n:3\r\n", 4),
+        (b":1\r\n:2\r5\n:3\r\n:4\r\n", 6),
+        (b":1\r\n:9223372036854775808\r\n:2\r\n", 4),
+        (b":1\r\n:2,3\r\n:4\r\n", 4),
+        (b":1\r\n:2\r\n\r\n:3\r\n", 8),
+    ],
+)
+def test_what_looks_like_integers_is_refused(wire: bytes, offset: int) -> None:
+    for before in (b"", b"+OK\r\n", b":5\r\n" * 300):
+        parser = pure.Parser()
+        parser.feed_all(before + wire)
+        assert parser.error is not None
+        assert parser.error.offset == len(before) + offset
 
 
 def test_limits_hold_for_what_is_not_read_by_the_grammar() -> None:
@@ -119,7 +170,6 @@ class CountedList(list[Any]):
         return list.__getitem__(self, key)
 
 
-BULK = b"$1\r\na\r\n"
 HOSTILE = {
     "bulks and an integer": (BULK * 13 + b":1234\r\n") * 500,
     "growing runs": b"".join(BULK * 4**n + b"*0\r\n" for n in range(6)) * 3,
@@ -137,6 +187,9 @@ HOSTILE = {
     "numbers that are none of the walk's": (b":12345\r\n" * 15 + b":+12345\r\n") * 1000,
     "attributes": (BULK * 12 + b"|1\r\n:1\r\n:2\r\n") * 500,
     "maps of arrays as keys": (b"%1\r\n*1\r\n" + BULK * 2) * 1000,
+    "tables that end early": (ROW * 5 + b"*3\r\n" + BULK * 2 + b"_\r\n") * 700,
+    "tables that grow": b"".join(ROW * 4**n + b"*3\r\n_\r\n" + BULK * 2 for n in range(5)) * 5,
+    "a few numbers before others": (b":1\r\n:2\r\n" + BULK) * 3000,
     "half a bulk": b"$999\r\n" + b"\r\n" * 300,
 }
 
