@@ -84,7 +84,17 @@ def run(
     report = folder / f"report-{'pure' if pure else 'compiled'}.xml"
     environment = dict(os.environ, RESP_PURE_PYTHON="1" if pure else "")
     environment["LD_LIBRARY_PATH"] = libraries
-    options = ["-q", "--live", "-n", workers, "--dist", "worksteal", "-p", "no:cacheprovider", "--tb=short"]
+    options = [
+        "-q",
+        "--live",
+        "-n",
+        workers,
+        "--dist",
+        "worksteal",
+        "-p",
+        "no:cacheprovider",
+        "--tb=short",
+    ]
     tests = str(folder.parent / "tree" / "tests")
     log = report.with_suffix(".log")
     with log.open("w") as output:
