@@ -18,6 +18,7 @@ import socket
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from ._cache import Cache, Source
@@ -210,7 +211,7 @@ class Link(Line, asyncio.Protocol):
         self._heard = 0.0
         self.why: Exception | None = None
         self._ping: asyncio.Future[Any] | None = None  # not written yet, so others may share it
-        self._room: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._room: OrderedDict[object, asyncio.Future[None]] = OrderedDict()
         self._emptied: asyncio.Future[None] | None = None
         self._gone: asyncio.Future[None] = loop.create_future()
         self.epoch = 0
@@ -242,19 +243,16 @@ class Link(Line, asyncio.Protocol):
 
     async def room(self) -> None:
         """Wait in line until the link takes one more, or is closed. What then comes is sent."""
-        first = True
-        while not self.closed:
-            turn = self._loop.create_future()
-            self._room[turn] = None
-            if not first:  # those who were let in before have filled it again
-                self._room.move_to_end(turn, last=False)
-            try:
+        place = object()
+        try:
+            while not self.closed:
+                # Again in the same place, where those who were let in before have filled it.
+                turn = self._room[place] = self._loop.create_future()
                 await turn
-            finally:
-                self._room.pop(turn, None)
-            if not self._paused and len(self.flights) < MAX_FLIGHTS:
-                return
-            first = False
+                if not self._paused and len(self.flights) < MAX_FLIGHTS:
+                    return
+        finally:
+            self._room.pop(place, None)
 
     def send(self, command: Sequence[Word], deadline: float) -> asyncio.Future[Any]:
         """Send one command; its reply resolves the future, an error as a value.
@@ -496,11 +494,11 @@ class Link(Line, asyncio.Protocol):
             return
         room = min(MAX_FLIGHTS - len(self.flights), _LET_IN)
         if room > 0 and self._room:
-            for _ in range(min(room, len(self._room))):
-                turn, _ = self._room.popitem(last=False)
+            # They stand in line until they run, or who comes in between would pass them by.
+            for turn in islice(self._room.values(), room):
                 if not turn.done():
                     turn.set_result(None)
-            if self._room:
+            if len(self._room) > room:
                 self._loop.call_soon(self._make_room)  # after those have sent
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -556,7 +554,7 @@ class Link(Line, asyncio.Protocol):
         if self._on_lost is not None:
             self._on_lost(self, error)
         self.fail(error)
-        for turn in self._room:
+        for turn in self._room.values():
             if not turn.done():
                 turn.set_result(None)
         if self._emptied is not None and not self._emptied.done():

@@ -231,6 +231,28 @@ async def test_large_commands_are_not_joined_and_keep_their_place(
 
 
 @on_loop
+async def test_who_waits_keeps_the_place_in_line(any_server: client.EmbeddedServer) -> None:
+    async with client.connect_async(any_server.url) as db:
+        await db.execute("PING")
+        link = db._link
+        assert link is not None
+        link.pause_writing()
+        calls = [task(db.execute("RPUSH", "line", number)) for number in range(5)]
+        await turns(2)
+        link._paused = False
+        link._make_room()  # all are let in,
+        link.pause_writing()  # and find no room any more
+        await turns(2)
+        link._paused = False
+        link._make_room()
+        calls.append(task(db.execute("RPUSH", "line", 5)))  # who comes now runs before no one
+        await turns(2)
+        link.resume_writing()
+        await asyncio.gather(*calls)
+        assert await db.execute("LRANGE", "line", 0, -1) == [b"%d" % number for number in range(6)]
+
+
+@on_loop
 async def test_back_pressure_reaches_the_callers(any_server: client.EmbeddedServer) -> None:
     with Proxy(any_server) as proxy:
         async with client.connect_async(proxy.url, timeout=30) as db:

@@ -316,10 +316,11 @@ def test_a_binary_that_tells_no_version_is_named() -> None:
 # Its end, whatever happens to the program that started it
 
 
-def start_program(text: str) -> subprocess.Popen[str]:
+@contextmanager
+def start_program(text: str) -> Iterator[subprocess.Popen[str]]:
     """Run a program with a server and warnings as errors, in a process group of its own."""
     head = "import os, signal, sys, time\nfrom client._embedded import embedded\n"
-    return subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, "-X", "dev", "-W", "error", "-c", head + dedent(text)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdin=subprocess.PIPE,
@@ -327,7 +328,12 @@ def start_program(text: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
         process_group=0,
-    )
+    ) as run:
+        try:
+            yield run
+        except BaseException:
+            run.kill()  # its server's supervisor sees that
+            raise
 
 
 def wait_until(condition: Callable[[], object]) -> None:
